@@ -1,0 +1,1 @@
+//! The embeddable handle and the only composition root.

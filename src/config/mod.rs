@@ -1,0 +1,1 @@
+//! Configuration: file, raw values, validated values; all errors at once.

@@ -1,0 +1,1 @@
+//! Accepts connections and carries each session until it has an address.

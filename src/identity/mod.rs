@@ -1,0 +1,1 @@
+//! Who a router is: accounts, credentials, verdicts, back-off. Pure.

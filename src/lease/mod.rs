@@ -1,0 +1,1 @@
+//! Tunnel addresses: the pool and who holds which address. Pure.

@@ -1,0 +1,3 @@
+//! The `tunnelhead` binary: everything lives in the library.
+
+fn main() {}

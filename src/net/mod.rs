@@ -1,0 +1,1 @@
+//! Packet helpers: header views, checksums, isolation rules, route table. Pure.

@@ -1,0 +1,1 @@
+//! RouterOS provisioning scripts and OpenVPN client files. Pure.

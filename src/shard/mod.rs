@@ -1,0 +1,1 @@
+//! Established tunnels: one thread, one TUN queue, one epoll.

@@ -1,0 +1,15 @@
+//! The only place that reads a clock; everything else is handed the time.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The monotonic clock.
+#[expect(clippy::disallowed_methods, reason = "this is the one clock")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Seconds since 1970-01-01 UTC; 0 if the host's clock is set before that.
+#[expect(clippy::disallowed_methods, reason = "this is the one clock")]
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}

@@ -1,0 +1,3 @@
+//! The clock, counters and rate-limited summaries.
+
+pub mod clock;

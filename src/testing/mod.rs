@@ -1,0 +1,1 @@
+//! Reference client, hostile client, simulator and fuzz bodies.

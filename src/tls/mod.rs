@@ -1,0 +1,1 @@
+//! TLS engines over memory buffers.
