@@ -1,0 +1,99 @@
+//! Network namespaces, for tests that need interfaces of their own. Source: network_namespaces(7).
+#![expect(unsafe_code, reason = "unshare and setns have no safe wrapper in the standard library")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use super::check;
+
+/// Moves the calling thread into a new, empty network namespace (`lo` is down). Other threads stay
+/// where they are; descriptors keep the namespace they were opened in.
+///
+/// # Errors
+/// `PermissionDenied` without CAP_SYS_ADMIN.
+pub fn unshare() -> io::Result<()> {
+    // SAFETY: no pointers are passed; CLONE_NEWNET affects only the calling thread.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
+    Ok(())
+}
+
+/// Moves the calling thread into the network namespace at `path`, e.g. `/run/netns/NAME` or
+/// `/proc/PID/ns/net`.
+///
+/// # Errors
+/// `path` can't be opened or is no network namespace; `PermissionDenied` without CAP_SYS_ADMIN.
+pub fn enter(path: &Path) -> io::Result<()> {
+    let file = File::open(path)?;
+    // SAFETY: `file` is open for the call; CLONE_NEWNET makes the kernel check its kind.
+    check(unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) })?;
+    Ok(())
+}
+
+/// Runs `work` on a thread of its own inside a new network namespace, which ends with it.
+///
+/// # Errors
+/// As [`unshare`]; `Other` if `work` panicked.
+pub fn isolated<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let thread = std::thread::Builder::new()
+        .name("netns".to_owned())
+        .spawn(move || unshare().map(|()| work()))?;
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Whether a network interface of this name exists in the calling thread's namespace.
+pub fn interface_exists(name: &str) -> bool {
+    interface_index(name).is_some()
+}
+
+/// The index of an interface in the calling thread's namespace.
+pub fn interface_index(name: &str) -> Option<u32> {
+    let name = std::ffi::CString::new(name).ok()?;
+    // SAFETY: `name` is a live C string that is only read.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    (index != 0).then_some(index)
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// Runs a test that needs root inside a namespace of its own, or says loudly that it did not.
+    pub(crate) fn root_test(name: &str, work: impl FnOnce() + Send + 'static) {
+        match isolated(work) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                println!("SKIPPED (needs root): {name}");
+            }
+            other => other.unwrap(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::root_test;
+    use super::*;
+
+    #[test]
+    fn a_namespace_has_its_own_loopback_and_nothing_else_and_panics_come_through() {
+        root_test("a_namespace_has_its_own_loopback_and_nothing_else", || {
+            assert!(interface_exists("lo"));
+            assert!(!interface_exists("eth0"));
+            assert_eq!(interface_index("lo"), Some(1));
+            assert!(std::panic::catch_unwind(|| isolated(|| panic!("seen"))).is_err());
+        });
+    }
+
+    #[test]
+    fn enter_follows_a_path_and_refuses_what_is_no_namespace() {
+        root_test("enter_follows_a_path_and_refuses_what_is_no_namespace", || {
+            enter(Path::new("/proc/self/ns/net")).unwrap();
+            assert!(enter(Path::new("/proc/self/ns/mnt")).is_err());
+            assert!(enter(Path::new("/nonexistent")).is_err());
+        });
+    }
+}
