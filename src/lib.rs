@@ -12,7 +12,6 @@
 
 pub mod concentrator;
 pub mod config;
-#[cfg(feature = "control-api")]
 pub mod control_api;
 pub mod greeter;
 pub mod identity;
