@@ -1,0 +1,118 @@
+//! Certificates for tests, made with the `openssl` crate and not with the product's own code.
+
+use openssl::asn1::Asn1Time;
+use openssl::bn::{BigNum, MsbOption};
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::rsa::Rsa;
+use openssl::x509::extension::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
+use openssl::x509::{X509, X509Builder, X509NameBuilder};
+
+/// A certificate with its key, both as PEM.
+#[derive(Clone)]
+pub(crate) struct Identity {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+/// An authority that signs servers and clients.
+pub(crate) struct Authority {
+    certificate: X509,
+    key: PKey<Private>,
+    client_key: PKey<Private>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Authority,
+    Server,
+    Client,
+}
+
+impl Authority {
+    /// An RSA/SHA-256 authority, like the one that the product makes.
+    pub(crate) fn new(name: &str) -> Self {
+        let key = rsa();
+        let certificate = issue(name, &key, None, Purpose::Authority);
+        // One key for all clients: making 2,048-bit keys is what takes the time.
+        Self { certificate, key, client_key: rsa() }
+    }
+
+    /// The authority's certificate as PEM.
+    pub(crate) fn pem(&self) -> String {
+        text(self.certificate.to_pem())
+    }
+
+    /// A server certificate with an RSA key.
+    pub(crate) fn rsa_server(&self, name: &str) -> Identity {
+        self.identity(name, &rsa(), Purpose::Server)
+    }
+
+    /// A server certificate with a P-256 key.
+    pub(crate) fn ecdsa_server(&self, name: &str) -> Identity {
+        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("P-256");
+        let key = EcKey::generate(&group).and_then(PKey::from_ec_key).expect("an EC key");
+        self.identity(name, &key, Purpose::Server)
+    }
+
+    /// A client certificate whose only common name is `name`.
+    pub(crate) fn client(&self, name: &str) -> Identity {
+        self.identity(name, &self.client_key, Purpose::Client)
+    }
+
+    fn identity(&self, name: &str, key: &PKey<Private>, purpose: Purpose) -> Identity {
+        let certificate = issue(name, key, Some(self), purpose);
+        Identity {
+            certificate: text(certificate.to_pem()),
+            key: text(key.private_key_to_pem_pkcs8()),
+        }
+    }
+}
+
+fn rsa() -> PKey<Private> {
+    Rsa::generate(2048).and_then(PKey::from_rsa).expect("an RSA key")
+}
+
+fn text(pem: Result<Vec<u8>, openssl::error::ErrorStack>) -> String {
+    String::from_utf8(pem.expect("PEM")).expect("PEM is ASCII")
+}
+
+fn issue(name: &str, key: &PKey<Private>, issuer: Option<&Authority>, purpose: Purpose) -> X509 {
+    let build = || {
+        let mut subject = X509NameBuilder::new()?;
+        subject.append_entry_by_nid(Nid::COMMONNAME, name)?;
+        let subject = subject.build();
+        let mut serial = BigNum::new()?;
+        serial.rand(127, MsbOption::MAYBE_ZERO, false)?;
+        let mut builder = X509Builder::new()?;
+        builder.set_version(2)?;
+        let serial = serial.to_asn1_integer()?;
+        builder.set_serial_number(&serial)?;
+        builder.set_subject_name(&subject)?;
+        builder.set_pubkey(key)?;
+        // Fixed dates: a test must not depend on the host's clock.
+        builder.set_not_before(Asn1Time::from_str("20000101000000Z")?.as_ref())?;
+        builder.set_not_after(Asn1Time::from_str("20491231235959Z")?.as_ref())?;
+        match purpose {
+            Purpose::Authority => {
+                builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;
+                builder.append_extension(KeyUsage::new().key_cert_sign().crl_sign().build()?)?;
+            }
+            Purpose::Server => {
+                let usage = ExtendedKeyUsage::new().server_auth().build()?;
+                builder.append_extension(usage)?;
+                let usage = KeyUsage::new().digital_signature().key_encipherment().build()?;
+                builder.append_extension(usage)?;
+            }
+            Purpose::Client => {
+                builder.append_extension(ExtendedKeyUsage::new().client_auth().build()?)?;
+            }
+        }
+        builder.set_issuer_name(issuer.map_or(&subject, |a| a.certificate.subject_name()))?;
+        builder.sign(issuer.map_or(key, |a| &a.key), MessageDigest::sha256())?;
+        Ok::<_, openssl::error::ErrorStack>(builder.build())
+    };
+    build().expect("a certificate")
+}
