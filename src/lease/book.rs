@@ -1,0 +1,347 @@
+//! Who holds which address.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use super::pool::{Pool, PoolConfig, PoolError, gateway_of};
+
+/// One lease as it is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseRecord {
+    /// The tunnel address.
+    pub address: Ipv4Addr,
+    /// Whose it is, or was.
+    pub identity: Arc<str>,
+    /// True if an operator chose the address.
+    pub fixed: bool,
+    /// When it was handed out, in seconds since 1970-01-01 UTC.
+    pub since: u64,
+    /// When it was last known to be in use; likewise. 0 while no router ever had it.
+    pub last_used: u64,
+    /// When it was given up; likewise. It rests from then on.
+    pub released_at: Option<u64>,
+}
+
+/// An address that was handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acquired {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// True if the lease is not as recorded before: record it, see [`AddressBook::record_of`].
+    pub fresh: bool,
+}
+
+/// Why an address can not be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseError {
+    /// Every address is held or rests.
+    #[error("the address pool is full: {in_use} addresses are held, {quarantined} rest after use")]
+    PoolFull {
+        /// Addresses held.
+        in_use: u64,
+        /// Addresses in quarantine.
+        quarantined: u64,
+    },
+    /// Not an address that a router may have.
+    #[error(
+        "{0} is not an address for a router: outside the pool, excluded, or not .2 to .254 of its /24"
+    )]
+    NotUsable(Ipv4Addr),
+    /// Somebody else holds it.
+    #[error("{address} belongs to {owner}")]
+    Taken {
+        /// The address.
+        address: Ipv4Addr,
+        /// Who holds it.
+        owner: Arc<str>,
+    },
+    /// Somebody else held it not long ago.
+    #[error("{address} belonged to {owner} and rests until {until} (unix time)")]
+    Resting {
+        /// The address.
+        address: Ipv4Addr,
+        /// Who held it.
+        owner: Arc<str>,
+        /// End of the quarantine, in seconds since 1970-01-01 UTC.
+        until: u64,
+    },
+}
+
+/// Who holds which address. No address has two holders; an identity holds at most one.
+///
+/// Invariant: a place of the order before `frontier` is exactly one of held, resting, in `free`, or
+/// not usable. So handing out costs the same however full the pool is.
+pub struct AddressBook {
+    pool: Pool,
+    quarantine_seconds: u64,
+    leases: HashMap<Ipv4Addr, LeaseRecord>,
+    holders: HashMap<Arc<str>, Ipv4Addr>,
+    /// (released at, address) of everything that rests.
+    resting: BTreeSet<(u64, Ipv4Addr)>,
+    /// The address that an identity gave up last, while it rests.
+    former: HashMap<Arc<str>, Ipv4Addr>,
+    /// Rested addresses, the one that rested longest first.
+    free: VecDeque<Ipv4Addr>,
+    frontier: u64,
+    ignored: Vec<LeaseRecord>,
+}
+
+impl AddressBook {
+    /// A book over the configured pool with the recorded leases. Records that do not fit (outside
+    /// the pool as it is configured now, or contradicting an earlier record) are set aside, see
+    /// [`Self::ignored`].
+    ///
+    /// # Errors
+    /// The pool makes no sense.
+    pub fn new(config: &PoolConfig, loaded: Vec<LeaseRecord>) -> Result<Self, PoolError> {
+        let pool = Pool::new(config)?;
+        let mut book = Self {
+            pool,
+            quarantine_seconds: config.quarantine_seconds,
+            leases: HashMap::with_capacity(loaded.len()),
+            holders: HashMap::with_capacity(loaded.len()),
+            resting: BTreeSet::new(),
+            former: HashMap::new(),
+            free: VecDeque::new(),
+            frontier: 0,
+            ignored: Vec::new(),
+        };
+        for record in loaded {
+            book.load(record);
+        }
+        book.advance();
+        Ok(book)
+    }
+
+    /// The address of `identity`: the one it holds, else the one it gave up if that still rests,
+    /// else the next of the order.
+    ///
+    /// # Errors
+    /// [`LeaseError::PoolFull`]; an ordinary answer.
+    pub fn acquire(&mut self, identity: &str, unix: u64) -> Result<Acquired, LeaseError> {
+        if let Some(address) = self.address_of(identity) {
+            self.touch(identity, unix);
+            return Ok(Acquired { address, fresh: false });
+        }
+        self.expire(unix);
+        let former = self.former.get(identity).copied();
+        let Some(address) = former.or_else(|| self.next_free()) else {
+            return Err(LeaseError::PoolFull {
+                in_use: self.in_use(),
+                quarantined: self.quarantined(),
+            });
+        };
+        self.grant(identity, address, false, unix);
+        Ok(Acquired { address, fresh: true })
+    }
+
+    /// Gives `identity` exactly this address, for as long as it exists. An address that it held
+    /// before goes into quarantine.
+    ///
+    /// # Errors
+    /// The address is not usable, or somebody else's; nothing has changed.
+    pub fn reserve_static(
+        &mut self,
+        identity: &str,
+        address: Ipv4Addr,
+        unix: u64,
+    ) -> Result<Acquired, LeaseError> {
+        self.expire(unix);
+        let place = self.pool.place_of(address).ok_or(LeaseError::NotUsable(address))?;
+        if let Some(record) = self.leases.get_mut(&address) {
+            let owner = Arc::clone(&record.identity);
+            match record.released_at {
+                None if *owner == *identity => {
+                    let fresh = !std::mem::replace(&mut record.fixed, true);
+                    return Ok(Acquired { address, fresh });
+                }
+                None => return Err(LeaseError::Taken { address, owner }),
+                Some(released) if *owner != *identity => {
+                    let until = released.saturating_add(self.quarantine_seconds);
+                    return Err(LeaseError::Resting { address, owner, until });
+                }
+                Some(_) => {}
+            }
+        } else if place < self.frontier {
+            self.free.retain(|free| *free != address);
+        }
+        self.release(identity, unix);
+        self.grant(identity, address, true, unix);
+        Ok(Acquired { address, fresh: true })
+    }
+
+    /// Ends the lease of `identity` and gives the record to store. The address rests from now on;
+    /// one that no router ever had is free at once.
+    pub fn release(&mut self, identity: &str, unix: u64) -> Option<LeaseRecord> {
+        let address = self.holders.remove(identity)?;
+        let mut record = self.leases.remove(&address)?;
+        record.released_at = Some(unix);
+        if record.last_used == NEVER {
+            self.make_free(address);
+        } else {
+            self.rest(&record, unix);
+            self.leases.insert(address, record.clone());
+        }
+        Some(record)
+    }
+
+    /// Notes that `identity` uses its address.
+    pub fn touch(&mut self, identity: &str, unix: u64) {
+        if let Some(address) = self.holders.get(identity)
+            && let Some(record) = self.leases.get_mut(address)
+        {
+            record.last_used = record.last_used.max(unix);
+        }
+    }
+
+    /// The address that `identity` holds.
+    pub fn address_of(&self, identity: &str) -> Option<Ipv4Addr> {
+        self.holders.get(identity).copied()
+    }
+
+    /// Who holds `address`; nobody while it rests.
+    pub fn owner_of(&self, address: Ipv4Addr) -> Option<&Arc<str>> {
+        let record = self.leases.get(&address)?;
+        record.released_at.is_none().then_some(&record.identity)
+    }
+
+    /// The lease of `identity`, to record it.
+    pub fn record_of(&self, identity: &str) -> Option<&LeaseRecord> {
+        self.leases.get(self.holders.get(identity)?)
+    }
+
+    /// Every lease, held or resting, in no particular order.
+    pub fn records(&self) -> impl Iterator<Item = &LeaseRecord> {
+        self.leases.values()
+    }
+
+    /// The gateway of the block of `address`.
+    pub fn gateway_of(&self, address: Ipv4Addr) -> Ipv4Addr {
+        gateway_of(address)
+    }
+
+    /// How many addresses routers may have.
+    pub fn capacity(&self) -> u64 {
+        self.pool.usable()
+    }
+
+    /// How many addresses are held.
+    pub fn in_use(&self) -> u64 {
+        self.holders.len() as u64
+    }
+
+    /// How many addresses rested when an address was last asked for.
+    pub fn quarantined(&self) -> u64 {
+        self.resting.len() as u64
+    }
+
+    /// Records that did not fit when the book was made.
+    pub fn ignored(&self) -> &[LeaseRecord] {
+        &self.ignored
+    }
+
+    fn load(&mut self, record: LeaseRecord) {
+        let clash = self.leases.contains_key(&record.address)
+            || record.released_at.is_none() && self.holders.contains_key(&record.identity);
+        if clash || self.pool.place_of(record.address).is_none() {
+            self.ignored.push(record);
+            return;
+        }
+        if record.released_at.is_some() && record.last_used == NEVER {
+            return;
+        }
+        match record.released_at {
+            None => {
+                self.holders.insert(Arc::clone(&record.identity), record.address);
+            }
+            Some(released) => self.rest(&record, released),
+        }
+        self.leases.insert(record.address, record);
+    }
+
+    fn grant(&mut self, identity: &str, address: Ipv4Addr, fixed: bool, unix: u64) {
+        if let Some(old) = self.leases.remove(&address) {
+            self.forget_rest(&old);
+        }
+        let identity: Arc<str> = identity.into();
+        self.holders.insert(Arc::clone(&identity), address);
+        let record = LeaseRecord {
+            address,
+            identity,
+            fixed,
+            since: unix,
+            last_used: if fixed { NEVER } else { unix },
+            released_at: None,
+        };
+        self.leases.insert(address, record);
+    }
+
+    fn rest(&mut self, record: &LeaseRecord, released: u64) {
+        self.resting.insert((released, record.address));
+        let latest = self.former.get(&record.identity).and_then(|at| self.leases.get(at));
+        if latest.is_none_or(|latest| latest.released_at <= Some(released)) {
+            self.former.insert(Arc::clone(&record.identity), record.address);
+        }
+    }
+
+    fn forget_rest(&mut self, record: &LeaseRecord) {
+        if let Some(released) = record.released_at {
+            self.resting.remove(&(released, record.address));
+        }
+        if self.former.get(&record.identity) == Some(&record.address) {
+            self.former.remove(&record.identity);
+        }
+    }
+
+    /// Ends every quarantine that is over.
+    fn expire(&mut self, unix: u64) {
+        while let Some((released, address)) = self.resting.first().copied() {
+            if released.saturating_add(self.quarantine_seconds) > unix {
+                return;
+            }
+            self.resting.pop_first();
+            if let Some(record) = self.leases.remove(&address) {
+                self.forget_rest(&record);
+            }
+            self.make_free(address);
+        }
+    }
+
+    fn make_free(&mut self, address: Ipv4Addr) {
+        if self.pool.place_of(address).is_some_and(|place| place < self.frontier) {
+            self.free.push_back(address);
+        }
+    }
+
+    /// The next address of the order that nobody ever had; else the one that rested longest.
+    fn next_free(&mut self) -> Option<Ipv4Addr> {
+        self.advance();
+        if self.frontier < self.pool.candidates() {
+            let address = self.pool.at(self.frontier);
+            self.frontier = self.frontier.saturating_add(1);
+            return address;
+        }
+        self.free.pop_front()
+    }
+
+    /// Moves the frontier to the next place that can be handed out. Walks over each place once in
+    /// the life of the book.
+    fn advance(&mut self) {
+        while self.frontier < self.pool.candidates() {
+            let address = self.pool.at(self.frontier);
+            if address.is_some_and(|address| !self.leases.contains_key(&address)) {
+                return;
+            }
+            self.frontier = self.frontier.saturating_add(1);
+        }
+    }
+}
+
+/// `last_used` of a lease that no router ever had.
+const NEVER: u64 = 0;
+
+#[cfg(test)]
+#[path = "book_tests.rs"]
+mod tests;
