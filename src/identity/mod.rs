@@ -1,1 +1,27 @@
 //! Who a router is: accounts, credentials, verdicts, back-off. Pure.
+//!
+//! One rule for every name that a peer can present: bytes are compared exactly, never folded,
+//! trimmed or normalised. What an account may hold is narrower ([`valid_name`],
+//! [`valid_username`], [`valid_common_name`]), so a crafted subject has nothing to match.
+//!
+//! A login goes: [`BackOff::allowed`], `judge`, for human-set passwords `SlowCheck` on a
+//! bounded pool behind `VerifiedCache`, then [`BackOff::succeeded`] or [`BackOff::failed`], then
+//! [`Takeovers::decide`] against the session that holds the identity. There is no default
+//! outcome: what is not accepted in so many words is refused.
+
+mod account;
+mod aging;
+mod backoff;
+mod directory;
+mod secret;
+mod sketch;
+mod takeover;
+
+pub use account::{
+    Account, AccountError, LoginMode, MAX_COMMON_NAME, MAX_NAME, MAX_USERNAME, valid_common_name,
+    valid_name, valid_username,
+};
+pub use backoff::{BackOff, BackOffPolicy, Budget, RetryAfter};
+pub use directory::{Directory, DirectoryError};
+pub use secret::{SecretError, StoredSecret};
+pub use takeover::{Takeover, Takeovers};
