@@ -46,18 +46,20 @@ impl Config {
             .line("route-noexec")
             .line("proto tcp-client")
             .line(&format!("remote {} {}", remote.ip(), remote.port()))
+            // Verbosity 7 names every packet and ping: that is how a client without a device shows
+            // that data flows, and under which key.
+            .line("verb 7")
             .common()
     }
 
     /// A configuration as the product hands it out, used as it is.
     pub(crate) fn given(ovpn: &str) -> Self {
-        Self { text: format!("{ovpn}\n") }.common()
+        // The last line of a kind wins: the level that names pushes and key changes.
+        Self { text: format!("{ovpn}\n") }.line("verb 4").common()
     }
 
     fn common(self) -> Self {
-        // Verbosity 7 names every packet and ping: that is how a client without a device shows
-        // that data flows, and under which key.
-        self.line("nobind").line("disable-dco").line("verb 7").line("connect-retry 1 2")
+        self.line("nobind").line("disable-dco").line("connect-retry 1 2")
     }
 
     /// Adds one line.

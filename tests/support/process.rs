@@ -123,6 +123,11 @@ impl Process {
         format!("--- end of the log of {} ---\n{}", self.name, state.lines[skipped..].join("\n"))
     }
 
+    /// Whether it has closed its output, as a process that ends does.
+    pub(crate) fn ended(&self) -> bool {
+        self.log.lock().streams_closed == 2
+    }
+
     /// Waits for the end of the process.
     pub(crate) fn exit(&mut self, limit: Duration) -> Option<ExitStatus> {
         let end = clock::now() + limit;
