@@ -1,7 +1,14 @@
 //! The TUN device and its in-memory stand-in. Packets here are plain IP packets, without any
 //! header in front; a queue belongs to one thread at a time and never blocks.
 
+mod configure;
+mod device;
+mod error;
 pub mod memory;
+
+pub use configure::{Configured, host_addresses};
+pub use device::{Device, DeviceQueue, TunConfig, check_permission};
+pub use error::TunError;
 
 use std::io;
 use std::os::fd::BorrowedFd;
