@@ -1,0 +1,201 @@
+//! AES-CBC with HMAC, encrypt-then-MAC: `HMAC | IV | ciphertext`, HMAC over IV and ciphertext.
+//!
+//! A ciphertext can be decrypted only as [`Verified`], and only a matching MAC makes one.
+
+use aes::cipher::array::Array;
+use aes::cipher::consts::U16;
+use aes::cipher::{
+    BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit,
+    KeyInit,
+};
+use aes::{Aes128Dec, Aes128Enc, Aes192Dec, Aes192Enc, Aes256Dec, Aes256Enc};
+
+use crate::algorithm::AuthDigest;
+use crate::mac::{MAX_MAC_LEN, MacKey};
+
+/// Length of a block and of the IV in bytes.
+pub(super) const BLOCK: usize = 16;
+
+/// Length of the packet id at the front of the plaintext.
+pub(super) const ID_LEN: usize = 4;
+
+type Block = Array<u8, U16>;
+
+/// The key length fits none of AES.
+#[derive(Debug)]
+pub(super) struct BadKeyLength;
+
+/// Seals with one key.
+pub(super) struct CbcSealer {
+    cipher: Encrypt,
+    mac: MacKey,
+    mac_len: usize,
+}
+
+enum Encrypt {
+    Aes128(Aes128Enc),
+    Aes192(Aes192Enc),
+    Aes256(Aes256Enc),
+}
+
+impl CbcSealer {
+    pub(super) fn new(
+        key: &[u8],
+        digest: AuthDigest,
+        mac_material: &[u8; MAX_MAC_LEN],
+    ) -> Result<Self, BadKeyLength> {
+        let cipher = match key.len() {
+            16 => Encrypt::Aes128(Aes128Enc::new_from_slice(key).map_err(|_| BadKeyLength)?),
+            24 => Encrypt::Aes192(Aes192Enc::new_from_slice(key).map_err(|_| BadKeyLength)?),
+            _ => Encrypt::Aes256(Aes256Enc::new_from_slice(key).map_err(|_| BadKeyLength)?),
+        };
+        Ok(Self { cipher, mac: MacKey::new(digest, mac_material), mac_len: digest.output_len() })
+    }
+
+    /// Length of the sealed body for a payload of `payload_len` bytes.
+    pub(super) const fn sealed_len(&self, payload_len: usize) -> usize {
+        let plain = payload_len.saturating_add(ID_LEN);
+        self.mac_len + BLOCK + plain.saturating_add(BLOCK - plain % BLOCK)
+    }
+
+    /// Appends the sealed body to `out`.
+    pub(super) fn seal(&self, iv: [u8; BLOCK], id: u32, payload: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        out.reserve(self.sealed_len(payload.len()));
+        out.resize(start.saturating_add(self.mac_len), 0);
+        out.extend_from_slice(&iv);
+        out.extend_from_slice(&id.to_be_bytes());
+        out.extend_from_slice(payload);
+        pad(payload.len().wrapping_add(ID_LEN), out);
+
+        let Some((mac, rest)) =
+            out.get_mut(start..).and_then(|body| body.split_at_mut_checked(self.mac_len))
+        else {
+            return;
+        };
+        let Some(text) = rest.get_mut(BLOCK..) else { return };
+        let (blocks, _) = Block::slice_as_chunks_mut(text);
+        self.encrypt(iv, blocks);
+        mac.copy_from_slice(self.mac.compute(&[rest]).as_slice());
+    }
+
+    fn encrypt(&self, iv: [u8; BLOCK], blocks: &mut [Block]) {
+        fn run<C: BlockCipherEncrypt<BlockSize = U16>>(
+            cipher: &C,
+            iv: Block,
+            blocks: &mut [Block],
+        ) {
+            cbc::Encryptor::inner_iv_init(cipher, &iv).encrypt_blocks(blocks);
+        }
+        match &self.cipher {
+            Encrypt::Aes128(cipher) => run(cipher, iv.into(), blocks),
+            Encrypt::Aes192(cipher) => run(cipher, iv.into(), blocks),
+            Encrypt::Aes256(cipher) => run(cipher, iv.into(), blocks),
+        }
+    }
+}
+
+/// PKCS#7: appends 1..=16 bytes, each holding their number, up to a whole block.
+fn pad(plain_len: usize, out: &mut Vec<u8>) {
+    let missing = BLOCK - plain_len % BLOCK;
+    let value = u8::try_from(missing).unwrap_or_default();
+    out.extend(std::iter::repeat_n(value, missing));
+}
+
+/// Opens with one key.
+pub(super) struct CbcOpener {
+    cipher: Decrypt,
+    mac: MacKey,
+    mac_len: usize,
+}
+
+enum Decrypt {
+    Aes128(Aes128Dec),
+    Aes192(Aes192Dec),
+    Aes256(Aes256Dec),
+}
+
+/// Why a body did not become a [`Verified`].
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NotVerified {
+    /// Too short for MAC, IV and one block, or not a whole number of blocks.
+    Length,
+    /// The MAC is wrong.
+    Mac,
+}
+
+/// The padding is wrong, or there is no room for a packet id.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct BadPadding;
+
+impl CbcOpener {
+    pub(super) fn new(
+        key: &[u8],
+        digest: AuthDigest,
+        mac_material: &[u8; MAX_MAC_LEN],
+    ) -> Result<Self, BadKeyLength> {
+        let cipher = match key.len() {
+            16 => Decrypt::Aes128(Aes128Dec::new_from_slice(key).map_err(|_| BadKeyLength)?),
+            24 => Decrypt::Aes192(Aes192Dec::new_from_slice(key).map_err(|_| BadKeyLength)?),
+            _ => Decrypt::Aes256(Aes256Dec::new_from_slice(key).map_err(|_| BadKeyLength)?),
+        };
+        Ok(Self { cipher, mac: MacKey::new(digest, mac_material), mac_len: digest.output_len() })
+    }
+
+    /// Checks the MAC of a body `HMAC | IV | ciphertext`, in constant time.
+    pub(super) fn verify<'k, 'p>(
+        &'k self,
+        body: &'p mut [u8],
+    ) -> Result<Verified<'k, 'p>, NotVerified> {
+        let (tag, rest) = body.split_at_mut_checked(self.mac_len).ok_or(NotVerified::Length)?;
+        let text_len = rest.len().checked_sub(BLOCK).ok_or(NotVerified::Length)?;
+        if text_len == 0 || text_len % BLOCK != 0 {
+            return Err(NotVerified::Length);
+        }
+        if !self.mac.verify(&[rest], tag) {
+            return Err(NotVerified::Mac);
+        }
+        let (iv, text) = rest.split_first_chunk_mut().ok_or(NotVerified::Length)?;
+        Ok(Verified { cipher: &self.cipher, iv: *iv, text })
+    }
+}
+
+/// A ciphertext whose MAC was right: the only thing that can be decrypted.
+pub(super) struct Verified<'k, 'p> {
+    cipher: &'k Decrypt,
+    iv: [u8; BLOCK],
+    text: &'p mut [u8],
+}
+
+impl<'p> Verified<'_, 'p> {
+    /// Decrypts in place; returns packet id and payload.
+    ///
+    /// The padding check need not be constant in time: only a holder of the key gets here.
+    pub(super) fn decrypt(self) -> Result<(u32, &'p mut [u8]), BadPadding> {
+        fn run<C: BlockCipherDecrypt<BlockSize = U16>>(
+            cipher: &C,
+            iv: Block,
+            blocks: &mut [Block],
+        ) {
+            cbc::Decryptor::inner_iv_init(cipher, &iv).decrypt_blocks(blocks);
+        }
+        let (blocks, _) = Block::slice_as_chunks_mut(self.text);
+        match self.cipher {
+            Decrypt::Aes128(cipher) => run(cipher, self.iv.into(), blocks),
+            Decrypt::Aes192(cipher) => run(cipher, self.iv.into(), blocks),
+            Decrypt::Aes256(cipher) => run(cipher, self.iv.into(), blocks),
+        }
+        let last = *self.text.last().ok_or(BadPadding)?;
+        let missing = usize::from(last);
+        if missing == 0 || missing > BLOCK {
+            return Err(BadPadding);
+        }
+        let plain_len = self.text.len().checked_sub(missing).ok_or(BadPadding)?;
+        let (plain, padding) = self.text.split_at_mut_checked(plain_len).ok_or(BadPadding)?;
+        if padding.iter().any(|byte| *byte != last) {
+            return Err(BadPadding);
+        }
+        let (id, payload) = plain.split_first_chunk_mut::<ID_LEN>().ok_or(BadPadding)?;
+        Ok((u32::from_be_bytes(*id), payload))
+    }
+}
