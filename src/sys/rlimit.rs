@@ -16,7 +16,11 @@ pub fn raise_nofile(want: u64) -> io::Result<u64> {
         return Ok(limit.rlim_cur);
     }
     // Above the hard limit needs CAP_SYS_RESOURCE; without it the hard limit is the best we get.
-    let beyond = libc::rlimit { rlim_cur: want, rlim_max: limit.rlim_max.max(want) };
+    // Nobody gets more than the kernel's own limit.
+    let ceiling = std::fs::read_to_string("/proc/sys/fs/nr_open").ok();
+    let ceiling = ceiling.and_then(|text| text.trim().parse().ok()).unwrap_or(u64::MAX);
+    let best = want.min(ceiling).max(limit.rlim_cur);
+    let beyond = libc::rlimit { rlim_cur: best, rlim_max: limit.rlim_max.max(best) };
     if write(beyond).is_err() {
         limit.rlim_cur = limit.rlim_max.min(want);
         write(limit)?;
