@@ -1,12 +1,28 @@
 //! The control socket: HTTP/1.1 + JSON on a unix socket.
 //!
 //! [`types`] are the documents, [`handle`] is what a concentrator offers to whoever steers it; both
-//! exist in every build. [`server`] puts a handle behind the socket, [`client`] is what the command
-//! line speaks through. Nothing here knows how a tunnel works.
+//! exist in every build. `socket` makes the path safely, `server` puts a handle behind it with one
+//! permission check before everything else, `client` is what the command line speaks through.
+//! Nothing here knows how a tunnel works.
 
+#[cfg(feature = "cli")]
+pub mod client;
 pub mod error;
 pub mod handle;
+#[cfg(feature = "control-api")]
+mod permission;
+#[cfg(feature = "control-api")]
+mod routes;
+#[cfg(feature = "control-api")]
+pub mod server;
+#[cfg(feature = "control-api")]
+pub mod socket;
+#[cfg(feature = "control-api")]
+mod stall;
 pub mod types;
 
 pub use error::{ApiError, ErrorCode};
 pub use handle::{Answer, Handle};
+
+#[cfg(all(test, feature = "cli"))]
+mod tests;

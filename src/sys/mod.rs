@@ -4,6 +4,7 @@
 pub mod cred;
 pub mod epoll;
 pub mod eventfd;
+pub mod interfaces;
 pub mod netns;
 pub mod rlimit;
 pub mod sched;

@@ -1,0 +1,232 @@
+//! The other end of the control socket, for the command line.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::error::ApiError;
+use super::types::{
+    CreatedRouter, List, NewRouter, RouterPatch, RouterView, Status, TunnelView, check_name,
+};
+
+/// Longest answer that is read: 100,000 routers and more.
+const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+/// Longest wait for an answer; the server gives up earlier.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why there is no answer: one sentence each, with what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error(
+        "the concentrator is not running: {reason} at {path}; start it with \"tunnelhead serve\" \
+         or name its socket with --socket"
+    )]
+    NotRunning {
+        /// The socket.
+        path: PathBuf,
+        /// What was found instead.
+        reason: &'static str,
+    },
+    /// The kernel lets us not connect.
+    #[error("no permission to use {0}; become root or a member of the group of this file")]
+    Permission(PathBuf),
+    /// The connection broke, or what came is not HTTP.
+    #[error("the concentrator at {path} gave no proper answer: {reason}")]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A refusal.
+    #[error(transparent)]
+    Refused(#[from] ApiError),
+}
+
+/// Speaks to one control socket; every call is a connection of its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    path: PathBuf,
+}
+
+impl Client {
+    /// A client; nothing is opened yet.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// `GET /v1/status`
+    ///
+    /// # Errors
+    /// See [`ClientError`]; so for every call.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.ask(Method::GET, "/v1/status", None::<&()>).await
+    }
+
+    /// `POST /v1/routers`
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn add_router(&self, new: &NewRouter) -> Result<CreatedRouter, ClientError> {
+        self.ask(Method::POST, "/v1/routers", Some(new)).await
+    }
+
+    /// `GET /v1/routers`
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn routers(&self) -> Result<Vec<RouterView>, ClientError> {
+        let list: List<RouterView> = self.ask(Method::GET, "/v1/routers", None::<&()>).await?;
+        Ok(list.items)
+    }
+
+    /// `GET /v1/routers/{name}`
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn router(&self, name: &str) -> Result<RouterView, ClientError> {
+        self.ask(Method::GET, &path("routers", name)?, None::<&()>).await
+    }
+
+    /// `PATCH /v1/routers/{name}`
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn patch_router(
+        &self,
+        name: &str,
+        patch: &RouterPatch,
+    ) -> Result<RouterView, ClientError> {
+        self.ask(Method::PATCH, &path("routers", name)?, Some(patch)).await
+    }
+
+    /// `DELETE /v1/routers/{name}`
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn remove_router(&self, name: &str) -> Result<(), ClientError> {
+        self.send(Method::DELETE, &path("routers", name)?, None::<&()>).await.map(drop)
+    }
+
+    /// `GET /v1/tunnels`
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn tunnels(&self) -> Result<Vec<TunnelView>, ClientError> {
+        let list: List<TunnelView> = self.ask(Method::GET, "/v1/tunnels", None::<&()>).await?;
+        Ok(list.items)
+    }
+
+    /// `GET /v1/tunnels/{name}`
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn tunnel(&self, name: &str) -> Result<TunnelView, ClientError> {
+        self.ask(Method::GET, &path("tunnels", name)?, None::<&()>).await
+    }
+
+    /// `DELETE /v1/tunnels/{name}`
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn disconnect(&self, name: &str) -> Result<(), ClientError> {
+        self.send(Method::DELETE, &path("tunnels", name)?, None::<&()>).await.map(drop)
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, ClientError> {
+        let bytes = self.send(method, path, body).await?;
+        serde_json::from_slice(&bytes).map_err(|error| self.broken(&error))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Bytes, ClientError> {
+        let exchange = self.exchange(method, path, body);
+        match tokio::time::timeout(PATIENCE, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(self.broken(&"it took too long")),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Bytes, ClientError> {
+        let stream = UnixStream::connect(&self.path).await.map_err(|e| self.not_connected(&e))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(&e))?;
+        let driver = tokio::spawn(connection);
+        let content = match body {
+            Some(body) => serde_json::to_vec(body).map_err(|e| self.broken(&e))?,
+            None => Vec::new(),
+        };
+        let mut request =
+            Request::builder().method(method).uri(path).header(header::HOST, "localhost");
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(Bytes::from(content))).map_err(|e| self.broken(&e))?;
+        let response = sender.send_request(request).await.map_err(|e| self.broken(&e))?;
+        let status = response.status();
+        let bytes = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+            .collect()
+            .await
+            .map_err(|e| self.broken(&e))?
+            .to_bytes();
+        drop(sender);
+        driver.abort();
+        if status.is_success() { Ok(bytes) } else { Err(self.refused(status, &bytes)) }
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> ClientError {
+        match serde_json::from_slice::<ApiError>(body) {
+            Ok(error) => error.into(),
+            Err(_) => self.broken(&format!("status {status}")),
+        }
+    }
+
+    fn not_connected(&self, error: &io::Error) -> ClientError {
+        let path = self.path.clone();
+        match error.kind() {
+            io::ErrorKind::NotFound => {
+                ClientError::NotRunning { path, reason: "there is no socket" }
+            }
+            io::ErrorKind::ConnectionRefused => {
+                ClientError::NotRunning { path, reason: "nobody answers" }
+            }
+            io::ErrorKind::PermissionDenied => ClientError::Permission(path),
+            _ => self.broken(error),
+        }
+    }
+
+    fn broken(&self, reason: &impl ToString) -> ClientError {
+        ClientError::Broken { path: self.path.clone(), reason: reason.to_string() }
+    }
+}
+
+/// A name that no router can have is not sent: it could be another path.
+fn path(collection: &str, name: &str) -> Result<String, ClientError> {
+    check_name(name)?;
+    Ok(format!("/v1/{collection}/{name}"))
+}
