@@ -1,1 +1,35 @@
 //! TLS engines over memory buffers.
+//!
+//! An engine is one TLS connection without a socket: ciphertext goes in and comes out, plaintext
+//! comes out, and once the handshake is done the facts of it ([`TlsFacts`]). A session of the core
+//! asks for TLS work with [`TlsOp`]; whoever owns the engines (a greeter, the reference client)
+//! carries the operations here and the answers back. Nothing here opens a socket or reads a clock
+//! of its own; OpenSSL looks at the system clock for the validity of certificates.
+//!
+//! - [`engine`]: the border, independent of any library;
+//! - [`openssl`]: the real engine, its contexts and limits;
+//! - [`certificate`]: which client certificates count, and what they say;
+//! - [`null`]: a deterministic stand-in for simulations and fuzzing;
+//! - [`pki`]: the certificates that a fresh installation makes for itself.
+//!
+//! [`TlsFacts`]: crate::proto::session::TlsFacts
+//! [`TlsOp`]: crate::proto::session::TlsOp
+
+pub mod certificate;
+pub mod context;
+pub mod engine;
+pub mod null;
+pub mod openssl;
+pub mod pki;
+mod wire;
+
+#[cfg(test)]
+mod test_support;
+#[cfg(test)]
+mod tests;
+
+pub use self::openssl::{OpensslContext, OpensslEngine};
+pub use context::{
+    CertAndKey, ClientCertificatePolicy, ClientTlsConfig, ServerTlsConfig, TlsVersion,
+};
+pub use engine::{EngineAnswer, TlsContext, TlsEngine, TlsError};

@@ -1,1 +1,5 @@
 //! session
+
+mod event;
+
+pub use event::*;
