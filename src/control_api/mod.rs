@@ -24,5 +24,6 @@ pub mod types;
 pub use error::{ApiError, ErrorCode};
 pub use handle::{Answer, Handle};
 
-#[cfg(all(test, feature = "cli"))]
+#[cfg(test)]
+#[cfg(feature = "cli")]
 mod tests;
