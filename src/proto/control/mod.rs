@@ -3,10 +3,12 @@
 //!
 //! Source: `docs/PROTOCOL.md`, "Key method 2", "Options and peer info", "Control messages".
 
+mod key_method2;
 mod message;
 mod options_string;
 mod peer_info;
 
+pub use key_method2::{KeyMethod2, Km2Error, MAX_PASSWORD, MAX_USERNAME};
 pub use message::{MAX_MESSAGE, Message, MessageReader};
 pub use options_string::{MAX_OPTIONS, OptionsString};
 pub use peer_info::{MAX_PEER_INFO, PeerInfo, iv_proto};

@@ -1,4 +1,4 @@
-//! session
+//! The server role of the protocol core.
 
 mod event;
 

@@ -1,6 +1,7 @@
 //! The first byte of a packet (opcode and key id), session ids and message ids.
 
 use thiserror::Error;
+use tunnelhead_crypto::{RandomError, SecureRandom};
 
 /// What a packet is. Numbers: 5 bits, the upper part of the first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,6 +102,19 @@ impl SessionId {
     /// The id with these bytes; `None` if all are zero, which means "undefined" on the wire.
     pub fn new(bytes: [u8; 8]) -> Option<Self> {
         (bytes != [0; 8]).then_some(Self(bytes))
+    }
+
+    /// A fresh random id.
+    ///
+    /// # Errors
+    /// [`RandomError`] if the generator fails; end this session.
+    pub fn generate(rng: &mut dyn SecureRandom) -> Result<Self, RandomError> {
+        let mut bytes = [0; 8];
+        rng.fill(&mut bytes)?;
+        if bytes == [0; 8] {
+            bytes = [0xff; 8];
+        }
+        Ok(Self(bytes))
     }
 
     /// Its bytes in wire order.
