@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tunnelhead_crypto::{AuthDigest, DataCipher, KeyBlock, SecretBytes};
 
+use super::error::CloseReason;
 use crate::proto::control::{OptionsString, PeerInfo};
 
 /// Names one question of a session; an answer with a dead ticket is ignored.
@@ -202,4 +203,48 @@ impl AssignmentRefused {
             Self::StoreDegraded => "store_degraded",
         }
     }
+}
+
+/// What a session wants from its driver. Drained with `poll_event` after every call that brings
+/// something in.
+#[derive(Debug)]
+pub enum Event {
+    /// Slow work for a TLS engine. Every `Input` and every `Write` is answered exactly once, in
+    /// order; `Open` and `Close` are not answered.
+    Tls(TlsTask),
+    /// A client asks to be let in.
+    AuthNeeded {
+        /// Comes back with the verdict.
+        ticket: Ticket,
+        /// What the client presented.
+        request: Box<AuthRequest>,
+    },
+    /// A client was let in and a cipher agreed; it needs an address.
+    AssignmentNeeded {
+        /// Comes back with the assignment.
+        ticket: Ticket,
+        /// Who it is.
+        identity: Identity,
+    },
+    /// The push reply is on its way: the session may move to its shard.
+    Established,
+    /// Packets can flow both ways.
+    Up,
+    /// A rekey is done; sealing goes on with this key.
+    KeysChanged {
+        /// Its key id, 1..=7.
+        key_id: u8,
+    },
+    /// The end, once for each session: write what `poll_transmit` still gives if the reason's
+    /// disposition says so, then close the connection.
+    Close(CloseReason),
+}
+
+/// How to end a session from our side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shut {
+    /// Tell the client to reconnect, if its TLS engine still lives.
+    Restart,
+    /// Just close.
+    Quiet,
 }

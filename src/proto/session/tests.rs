@@ -1,0 +1,9 @@
+//! Tests of the session against a client that is driven by hand. Its TLS is null: the first input
+//! completes the handshake, afterwards plaintext and ciphertext are the same bytes.
+
+mod bench;
+mod data;
+mod login;
+mod wrapping;
+
+pub(super) use bench::epoch;
