@@ -6,11 +6,15 @@
 //! commit.
 
 mod memory;
+#[cfg(feature = "store-sqlite")]
+pub mod sqlite;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use memory::MemoryStore;
+#[cfg(feature = "store-sqlite")]
+pub use sqlite::SqliteStore;
 
 use crate::identity::Account;
 use crate::lease::LeaseRecord;
