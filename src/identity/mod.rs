@@ -4,8 +4,8 @@
 //! trimmed or normalised. What an account may hold is narrower ([`valid_name`],
 //! [`valid_username`], [`valid_common_name`]), so a crafted subject has nothing to match.
 //!
-//! A login goes: [`BackOff::allowed`], `judge`, for human-set passwords `SlowCheck` on a
-//! bounded pool behind `VerifiedCache`, then [`BackOff::succeeded`] or [`BackOff::failed`], then
+//! A login goes: [`BackOff::allowed`], [`judge`], for human-set passwords [`SlowCheck`] on a
+//! bounded pool behind [`VerifiedCache`], then [`BackOff::succeeded`] or [`BackOff::failed`], then
 //! [`Takeovers::decide`] against the session that holds the identity. There is no default
 //! outcome: what is not accepted in so many words is refused.
 
@@ -13,9 +13,13 @@ mod account;
 mod aging;
 mod backoff;
 mod directory;
+mod generate;
+mod hashing;
+mod judge;
 mod secret;
 mod sketch;
 mod takeover;
+mod verified;
 
 pub use account::{
     Account, AccountError, LoginMode, MAX_COMMON_NAME, MAX_NAME, MAX_USERNAME, valid_common_name,
@@ -23,5 +27,11 @@ pub use account::{
 };
 pub use backoff::{BackOff, BackOffPolicy, Budget, RetryAfter};
 pub use directory::{Directory, DirectoryError};
+pub use generate::{
+    GENERATED_USERNAME_LEN, MAX_DEFAULT_USERNAME, default_username, generate_password,
+};
+pub use hashing::HashError;
+pub use judge::{Judgement, Presented, Refusal, SlowCheck, judge, verify_slow};
 pub use secret::{SecretError, StoredSecret};
 pub use takeover::{Takeover, Takeovers};
+pub use verified::{Recalled, VerifiedCache};
