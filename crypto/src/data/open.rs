@@ -97,6 +97,11 @@ impl DataOpener {
         self.material.cipher
     }
 
+    /// The highest packet id that was authentic, 0 if none.
+    pub const fn highest_packet_id(&self) -> u32 {
+        self.window.highest()
+    }
+
     /// True when the peer's packet ids or, with GCM, blocks under this key come near their limit.
     pub const fn needs_rekey(&self) -> bool {
         self.window.highest() >= REKEY_AT_ID || self.usage.needs_rekey()
