@@ -1,8 +1,7 @@
 //! Reading exported states back: every length checked, nothing trusted.
 
-use zeroize::Zeroizing;
-
 use crate::error::ImportError;
+use crate::secret::Secret;
 
 /// Version of every exported state of this crate; the first byte of each.
 pub(crate) const EXPORT_VERSION: u8 = 1;
@@ -17,8 +16,10 @@ impl Reader<'_> {
         Ok(*array)
     }
 
-    pub(crate) fn secret<const N: usize>(&mut self) -> Result<Zeroizing<[u8; N]>, ImportError> {
-        self.array().map(Zeroizing::new)
+    pub(crate) fn secret<const N: usize>(&mut self) -> Result<Secret<N>, ImportError> {
+        let (bytes, rest) = self.0.split_first_chunk::<N>().ok_or(ImportError::Truncated)?;
+        self.0 = rest;
+        Ok(Secret::filled(|out| *out = *bytes))
     }
 
     pub(crate) fn u8(&mut self) -> Result<u8, ImportError> {

@@ -14,6 +14,9 @@ pub enum CryptoError {
     /// A cipher key of zero bytes only; a sign of uninitialised key material.
     #[error("the cipher key is all zero")]
     ZeroKey,
+    /// A key of a length that the cipher does not have; our own mistake.
+    #[error("the cipher key has an impossible length")]
+    KeyLength,
     /// Metadata of a tls-crypt-v2 client key over [`crate::MAX_METADATA_LEN`] bytes.
     #[error("the metadata of the client key is {len} bytes long, at most {max} are possible")]
     MetadataTooLong {

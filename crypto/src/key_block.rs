@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use crate::credential::ct_eq;
 
@@ -131,15 +131,6 @@ impl fmt::Debug for KeyBlock {
     }
 }
 
-/// The first `N` bytes of `material`, or all of it and zeros behind.
-pub(crate) fn prefix<const N: usize>(material: &[u8]) -> Zeroizing<[u8; N]> {
-    let mut out = Zeroizing::new([0; N]);
-    for (out, byte) in out.iter_mut().zip(material) {
-        *out = *byte;
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,11 +161,5 @@ mod tests {
         assert_eq!(a.xor(&b).expose(), &[0x69; 256]);
         assert!(a.xor(&b).xor(&b).ct_eq(&a));
         assert!(!a.ct_eq(&b));
-    }
-
-    #[test]
-    fn prefix_cuts_and_pads() {
-        assert_eq!(*prefix::<2>(&[1, 2, 3]), [1, 2]);
-        assert_eq!(*prefix::<4>(&[1, 2, 3]), [1, 2, 3, 0]);
     }
 }

@@ -3,40 +3,42 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
-use zeroize::Zeroizing;
 
 use crate::algorithm::AuthDigest;
 use crate::credential::ct_eq;
+use crate::secret::Secret;
 
 /// Longest HMAC key and output in bytes.
 pub(crate) const MAX_MAC_LEN: usize = 64;
 
-/// An HMAC keyed with as many bytes as its output is long.
+/// An HMAC keyed with as many bytes as its output is long. In a box each, for the reason given at
+/// the keys of AES-CBC.
 pub(crate) enum MacKey {
-    Sha1(Hmac<Sha1>),
-    Sha256(Hmac<Sha256>),
-    Sha384(Hmac<Sha384>),
-    Sha512(Hmac<Sha512>),
+    Sha1(Box<Hmac<Sha1>>),
+    Sha256(Box<Hmac<Sha256>>),
+    Sha384(Box<Hmac<Sha384>>),
+    Sha512(Box<Hmac<Sha512>>),
 }
 
 impl MacKey {
     /// Keys the HMAC with the first `digest.output_len()` bytes of `material`.
-    pub(crate) fn new(digest: AuthDigest, material: &[u8; MAX_MAC_LEN]) -> Self {
+    pub(crate) fn new(digest: AuthDigest, material: &Secret<MAX_MAC_LEN>) -> Self {
+        let material = material.expose();
         match digest {
-            AuthDigest::Sha1 => Self::Sha1(keyed(&material[..20])),
-            AuthDigest::Sha256 => Self::Sha256(keyed(&material[..32])),
-            AuthDigest::Sha384 => Self::Sha384(keyed(&material[..48])),
-            AuthDigest::Sha512 => Self::Sha512(keyed(material)),
+            AuthDigest::Sha1 => Self::Sha1(Box::new(keyed(&material[..20]))),
+            AuthDigest::Sha256 => Self::Sha256(Box::new(keyed(&material[..32]))),
+            AuthDigest::Sha384 => Self::Sha384(Box::new(keyed(&material[..48]))),
+            AuthDigest::Sha512 => Self::Sha512(Box::new(keyed(material))),
         }
     }
 
     /// The MAC of `parts`, one behind the other.
     pub(crate) fn compute(&self, parts: &[&[u8]]) -> MacOutput {
         match self {
-            Self::Sha1(mac) => run(mac, parts),
-            Self::Sha256(mac) => run(mac, parts),
-            Self::Sha384(mac) => run(mac, parts),
-            Self::Sha512(mac) => run(mac, parts),
+            Self::Sha1(mac) => run(&**mac, parts),
+            Self::Sha256(mac) => run(&**mac, parts),
+            Self::Sha384(mac) => run(&**mac, parts),
+            Self::Sha512(mac) => run(&**mac, parts),
         }
     }
 
@@ -75,11 +77,4 @@ fn run<M: Mac + Clone>(mac: &M, parts: &[&[u8]]) -> MacOutput {
         *out = *byte;
     }
     MacOutput { bytes, len: tag.len() }
-}
-
-/// Zeroes what `digest` does not use of `material`, so that exports hold no foreign key bytes.
-pub(crate) fn trim_material(digest: AuthDigest, material: &mut Zeroizing<[u8; MAX_MAC_LEN]>) {
-    for byte in material.iter_mut().skip(digest.output_len()) {
-        *byte = 0;
-    }
 }

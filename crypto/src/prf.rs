@@ -4,7 +4,7 @@
 use hmac::{Hmac, Mac};
 use md5::Md5;
 use sha1::Sha1;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use crate::error::RandomError;
 use crate::key_block::KeyBlock;
@@ -49,9 +49,9 @@ impl KeySource {
 }
 
 fn draw<const N: usize>(random: &mut dyn SecureRandom) -> Result<Secret<N>, RandomError> {
-    let mut bytes = Zeroizing::new([0; N]);
-    random.fill(bytes.as_mut())?;
-    Ok(Secret::new(*bytes))
+    let mut outcome = Ok(());
+    let secret = Secret::filled(|out| outcome = random.fill(out));
+    outcome.map(|()| secret)
 }
 
 /// The data keys of one key id, from both sides' random values and session ids.
@@ -67,7 +67,7 @@ pub fn derive_key_block(
     let master = derive_master(client, server);
     KeyBlock::filled(|out| {
         prf_parts(
-            master.as_ref(),
+            master.expose(),
             &[
                 LABEL_EXPANSION,
                 client.random2.expose(),
@@ -80,14 +80,14 @@ pub fn derive_key_block(
     })
 }
 
-fn derive_master(client: &KeySource, server: &KeySource) -> Zeroizing<[u8; 48]> {
-    let mut master = Zeroizing::new([0; 48]);
-    prf_parts(
-        client.pre_master.expose(),
-        &[LABEL_MASTER, client.random1.expose(), server.random1.expose()],
-        master.as_mut(),
-    );
-    master
+fn derive_master(client: &KeySource, server: &KeySource) -> Secret<48> {
+    Secret::filled(|out| {
+        prf_parts(
+            client.pre_master.expose(),
+            &[LABEL_MASTER, client.random1.expose(), server.random1.expose()],
+            out,
+        );
+    })
 }
 
 /// Fills `out` with the TLS 1.0 PRF of `secret` and `seed` (the label is part of the seed).
@@ -165,7 +165,7 @@ mod tests {
         // OpenVPN 2.4.12 client against OpenVPN server, reference section 13.1.
         let (client, server) = (live_client_source(), live_server_source());
         assert_eq!(
-            hex(derive_master(&client, &server).as_ref()),
+            hex(derive_master(&client, &server).expose()),
             "fd377e702fe8f3ff1f64f8f4bcacc6e0ef23fb4773ef9a5d009fb596e4e3bf1d\
              d3f95c4870b6161373cdb5c24e2282e7"
         );

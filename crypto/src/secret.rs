@@ -2,6 +2,20 @@
 //!
 //! They live on the heap, so that moving them leaves no copies behind. They have no `Clone`, no
 //! `Display` and no `==`: copying is spelled [`Secret::duplicate`], comparing [`Secret::ct_eq`].
+//! None of these compiles:
+//!
+//! ```compile_fail,E0277
+//! println!("{}", tunnelhead_crypto::Secret::new([1; 32]));
+//! ```
+//! ```compile_fail,E0277
+//! println!("{}", tunnelhead_crypto::SecretBytes::from(vec![1]));
+//! ```
+//! ```compile_fail,E0599
+//! let copy = tunnelhead_crypto::Secret::new([1; 32]).clone();
+//! ```
+//! ```compile_fail,E0369
+//! let same = tunnelhead_crypto::SecretBytes::new() == tunnelhead_crypto::SecretBytes::new();
+//! ```
 
 use std::fmt;
 
@@ -18,6 +32,30 @@ impl<const N: usize> Secret<N> {
         let secret = Self(Box::new(bytes));
         bytes.zeroize();
         secret
+    }
+
+    /// Fills the bytes in where they stay, so that none pass over the stack.
+    pub(crate) fn filled(fill: impl FnOnce(&mut [u8; N])) -> Self {
+        let mut secret = Self(Box::new([0; N]));
+        fill(&mut secret.0);
+        secret
+    }
+
+    /// The first `N` bytes of `material`, or all of it and zeros behind.
+    pub(crate) fn prefix(material: &[u8]) -> Self {
+        Self::filled(|out| {
+            for (out, byte) in out.iter_mut().zip(material) {
+                *out = *byte;
+            }
+        })
+    }
+
+    /// Zeroes all but the first `len` bytes.
+    pub(crate) fn keep(mut self, len: usize) -> Self {
+        for byte in self.0.iter_mut().skip(len) {
+            byte.zeroize();
+        }
+        self
     }
 
     /// The bytes, for the one operation that needs them.
@@ -110,6 +148,14 @@ impl fmt::Debug for SecretBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prefix_cuts_and_pads_and_keep_zeroes_the_rest() {
+        assert_eq!(Secret::<2>::prefix(&[1, 2, 3]).expose(), &[1, 2]);
+        assert_eq!(Secret::<4>::prefix(&[1, 2, 3]).expose(), &[1, 2, 3, 0]);
+        assert_eq!(Secret::new([1, 2, 3]).keep(2).expose(), &[1, 2, 0]);
+        assert_eq!(Secret::new([1, 2, 3]).keep(9).expose(), &[1, 2, 3]);
+    }
 
     #[test]
     fn compares_by_content_and_length() {

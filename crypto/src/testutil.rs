@@ -51,16 +51,6 @@ pub(crate) fn live_server_source() -> KeySource {
 }
 
 /// Keeps the records of packet ids of this test to itself, so that tests may share fixed keys.
-#[cfg(feature = "testing")]
 pub(crate) fn isolate() -> crate::audit::IsolatedAudit {
     crate::audit::NonceAuditor::isolate()
-}
-
-#[cfg(not(feature = "testing"))]
-pub(crate) fn isolate() -> impl Drop {
-    struct Nothing;
-    impl Drop for Nothing {
-        fn drop(&mut self) {}
-    }
-    Nothing
 }

@@ -5,6 +5,8 @@ use aes::cipher::consts::U12;
 use aes_gcm::{AeadInOut, AesGcm, KeyInit};
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, Nonce, Tag, UnboundKey};
 
+use crate::secret::Secret;
+
 /// Length of the tag in bytes.
 pub(super) const TAG_LEN: usize = 16;
 
@@ -18,25 +20,25 @@ pub(super) struct Failed;
 /// An AES-GCM key with its implicit IV.
 pub(super) struct AeadKey {
     cipher: Cipher,
-    implicit_iv: [u8; IMPLICIT_IV_LEN],
+    implicit_iv: Secret<IMPLICIT_IV_LEN>,
 }
 
 enum Cipher {
-    Ring(LessSafeKey),
-    Aes192(AesGcm<Aes192, U12>),
+    Ring(Box<LessSafeKey>),
+    Aes192(Box<AesGcm<Aes192, U12>>),
 }
 
 impl AeadKey {
     /// # Errors
     /// Never for keys of 16, 24 or 32 bytes.
-    pub(super) fn new(key: &[u8], implicit_iv: [u8; IMPLICIT_IV_LEN]) -> Result<Self, Failed> {
+    pub(super) fn new(key: &[u8], implicit_iv: Secret<IMPLICIT_IV_LEN>) -> Result<Self, Failed> {
         let ring_key = |algorithm: &'static Algorithm| {
-            UnboundKey::new(algorithm, key).map(LessSafeKey::new).map_err(|_| Failed)
+            UnboundKey::new(algorithm, key).map(LessSafeKey::new).map(Box::new).map_err(|_| Failed)
         };
         let cipher = match key.len() {
             16 => Cipher::Ring(ring_key(&AES_128_GCM)?),
             32 => Cipher::Ring(ring_key(&AES_256_GCM)?),
-            _ => Cipher::Aes192(AesGcm::new_from_slice(key).map_err(|_| Failed)?),
+            _ => Cipher::Aes192(AesGcm::new_from_slice(key).map(Box::new).map_err(|_| Failed)?),
         };
         Ok(Self { cipher, implicit_iv })
     }
@@ -89,7 +91,7 @@ impl AeadKey {
     /// Packet id as on the wire (big-endian), then the implicit IV.
     fn nonce(&self, packet_id: u32) -> [u8; 12] {
         let [a, b, c, d] = packet_id.to_be_bytes();
-        let [e, f, g, h, i, j, k, l] = self.implicit_iv;
+        let [e, f, g, h, i, j, k, l] = *self.implicit_iv.expose();
         [a, b, c, d, e, f, g, h, i, j, k, l]
     }
 }

@@ -12,6 +12,7 @@ use aes::{Aes128Dec, Aes128Enc, Aes192Dec, Aes192Enc, Aes256Dec, Aes256Enc};
 
 use crate::algorithm::AuthDigest;
 use crate::mac::{MAX_MAC_LEN, MacKey};
+use crate::secret::Secret;
 
 /// Length of a block and of the IV in bytes.
 pub(super) const BLOCK: usize = 16;
@@ -25,6 +26,10 @@ type Block = Array<u8, U16>;
 #[derive(Debug)]
 pub(super) struct BadKeyLength;
 
+/// The plaintext is not a whole number of blocks; our own mistake.
+#[derive(Debug)]
+pub(super) struct NotSealed;
+
 /// Seals with one key.
 pub(super) struct CbcSealer {
     cipher: Encrypt,
@@ -32,22 +37,24 @@ pub(super) struct CbcSealer {
     mac_len: usize,
 }
 
+/// Each key in a box of its own: an enum as large as its largest variant would carry whatever lay
+/// on the stack into the heap, key bytes among it, and never wipe it.
 enum Encrypt {
-    Aes128(Aes128Enc),
-    Aes192(Aes192Enc),
-    Aes256(Aes256Enc),
+    Aes128(Box<Aes128Enc>),
+    Aes192(Box<Aes192Enc>),
+    Aes256(Box<Aes256Enc>),
 }
 
 impl CbcSealer {
     pub(super) fn new(
         key: &[u8],
         digest: AuthDigest,
-        mac_material: &[u8; MAX_MAC_LEN],
+        mac_material: &Secret<MAX_MAC_LEN>,
     ) -> Result<Self, BadKeyLength> {
         let cipher = match key.len() {
-            16 => Encrypt::Aes128(Aes128Enc::new_from_slice(key).map_err(|_| BadKeyLength)?),
-            24 => Encrypt::Aes192(Aes192Enc::new_from_slice(key).map_err(|_| BadKeyLength)?),
-            _ => Encrypt::Aes256(Aes256Enc::new_from_slice(key).map_err(|_| BadKeyLength)?),
+            16 => Encrypt::Aes128(boxed(key)?),
+            24 => Encrypt::Aes192(boxed(key)?),
+            _ => Encrypt::Aes256(boxed(key)?),
         };
         Ok(Self { cipher, mac: MacKey::new(digest, mac_material), mac_len: digest.output_len() })
     }
@@ -59,7 +66,16 @@ impl CbcSealer {
     }
 
     /// Appends the sealed body to `out`.
-    pub(super) fn seal(&self, iv: [u8; BLOCK], id: u32, payload: &[u8], out: &mut Vec<u8>) {
+    ///
+    /// # Errors
+    /// Never in practice; but if it fails, no plaintext is left in `out`.
+    pub(super) fn seal(
+        &self,
+        iv: [u8; BLOCK],
+        id: u32,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), NotSealed> {
         let start = out.len();
         out.reserve(self.sealed_len(payload.len()));
         out.resize(start.saturating_add(self.mac_len), 0);
@@ -67,16 +83,21 @@ impl CbcSealer {
         out.extend_from_slice(&id.to_be_bytes());
         out.extend_from_slice(payload);
         pad(payload.len().wrapping_add(ID_LEN), out);
+        let sealed = out.get_mut(start..).and_then(|body| self.seal_in_place(iv, body));
+        if sealed.is_none() {
+            out.truncate(start);
+            return Err(NotSealed);
+        }
+        Ok(())
+    }
 
-        let Some((mac, rest)) =
-            out.get_mut(start..).and_then(|body| body.split_at_mut_checked(self.mac_len))
-        else {
-            return;
-        };
-        let Some(text) = rest.get_mut(BLOCK..) else { return };
-        let (blocks, _) = Block::slice_as_chunks_mut(text);
+    /// Seals a body `room for the MAC | IV | plaintext`.
+    pub(super) fn seal_in_place(&self, iv: [u8; BLOCK], body: &mut [u8]) -> Option<()> {
+        let (mac, rest) = body.split_at_mut_checked(self.mac_len)?;
+        let (blocks, []) = Block::slice_as_chunks_mut(rest.get_mut(BLOCK..)?) else { return None };
         self.encrypt(iv, blocks);
         mac.copy_from_slice(self.mac.compute(&[rest]).as_slice());
+        Some(())
     }
 
     fn encrypt(&self, iv: [u8; BLOCK], blocks: &mut [Block]) {
@@ -88,11 +109,15 @@ impl CbcSealer {
             cbc::Encryptor::inner_iv_init(cipher, &iv).encrypt_blocks(blocks);
         }
         match &self.cipher {
-            Encrypt::Aes128(cipher) => run(cipher, iv.into(), blocks),
-            Encrypt::Aes192(cipher) => run(cipher, iv.into(), blocks),
-            Encrypt::Aes256(cipher) => run(cipher, iv.into(), blocks),
+            Encrypt::Aes128(cipher) => run(&**cipher, iv.into(), blocks),
+            Encrypt::Aes192(cipher) => run(&**cipher, iv.into(), blocks),
+            Encrypt::Aes256(cipher) => run(&**cipher, iv.into(), blocks),
         }
     }
+}
+
+fn boxed<C: KeyInit>(key: &[u8]) -> Result<Box<C>, BadKeyLength> {
+    C::new_from_slice(key).map(Box::new).map_err(|_| BadKeyLength)
 }
 
 /// PKCS#7: appends 1..=16 bytes, each holding their number, up to a whole block.
@@ -110,9 +135,9 @@ pub(super) struct CbcOpener {
 }
 
 enum Decrypt {
-    Aes128(Aes128Dec),
-    Aes192(Aes192Dec),
-    Aes256(Aes256Dec),
+    Aes128(Box<Aes128Dec>),
+    Aes192(Box<Aes192Dec>),
+    Aes256(Box<Aes256Dec>),
 }
 
 /// Why a body did not become a [`Verified`].
@@ -132,12 +157,12 @@ impl CbcOpener {
     pub(super) fn new(
         key: &[u8],
         digest: AuthDigest,
-        mac_material: &[u8; MAX_MAC_LEN],
+        mac_material: &Secret<MAX_MAC_LEN>,
     ) -> Result<Self, BadKeyLength> {
         let cipher = match key.len() {
-            16 => Decrypt::Aes128(Aes128Dec::new_from_slice(key).map_err(|_| BadKeyLength)?),
-            24 => Decrypt::Aes192(Aes192Dec::new_from_slice(key).map_err(|_| BadKeyLength)?),
-            _ => Decrypt::Aes256(Aes256Dec::new_from_slice(key).map_err(|_| BadKeyLength)?),
+            16 => Decrypt::Aes128(boxed(key)?),
+            24 => Decrypt::Aes192(boxed(key)?),
+            _ => Decrypt::Aes256(boxed(key)?),
         };
         Ok(Self { cipher, mac: MacKey::new(digest, mac_material), mac_len: digest.output_len() })
     }
@@ -179,11 +204,11 @@ impl<'p> Verified<'_, 'p> {
         ) {
             cbc::Decryptor::inner_iv_init(cipher, &iv).decrypt_blocks(blocks);
         }
-        let (blocks, _) = Block::slice_as_chunks_mut(self.text);
+        let (blocks, []) = Block::slice_as_chunks_mut(self.text) else { return Err(BadPadding) };
         match self.cipher {
-            Decrypt::Aes128(cipher) => run(cipher, self.iv.into(), blocks),
-            Decrypt::Aes192(cipher) => run(cipher, self.iv.into(), blocks),
-            Decrypt::Aes256(cipher) => run(cipher, self.iv.into(), blocks),
+            Decrypt::Aes128(cipher) => run(&**cipher, self.iv.into(), blocks),
+            Decrypt::Aes192(cipher) => run(&**cipher, self.iv.into(), blocks),
+            Decrypt::Aes256(cipher) => run(&**cipher, self.iv.into(), blocks),
         }
         let last = *self.text.last().ok_or(BadPadding)?;
         let missing = usize::from(last);

@@ -15,8 +15,8 @@ use super::{OPCODE_DATA_V1, OPCODE_DATA_V2};
 
 /// Opens packets with one key; owns that key's replay window.
 pub struct DataOpener {
-    pub(super) material: Box<KeyMaterial>,
-    engine: Box<Engine>,
+    pub(super) material: KeyMaterial,
+    engine: Engine,
     pub(super) window: ReplayWindow,
     pub(super) usage: GcmUsage,
 }
@@ -31,18 +31,13 @@ impl DataOpener {
         let engine = if material.cipher.is_aead() {
             AeadKey::new(material.cipher_key(), material.implicit_iv())
                 .map(Engine::Gcm)
-                .map_err(|_| CryptoError::ZeroKey)?
+                .map_err(|_| CryptoError::KeyLength)?
         } else {
             CbcOpener::new(material.cipher_key(), material.digest, material.mac_material())
                 .map(Engine::Cbc)
-                .map_err(|_| CryptoError::ZeroKey)?
+                .map_err(|_| CryptoError::KeyLength)?
         };
-        Ok(Self {
-            material: Box::new(material),
-            engine: Box::new(engine),
-            window: ReplayWindow::new(),
-            usage: GcmUsage::default(),
-        })
+        Ok(Self { material, engine, window: ReplayWindow::new(), usage: GcmUsage::default() })
     }
 
     /// Opens a whole data packet, from its first byte, in place; returns the payload.
@@ -69,7 +64,7 @@ impl DataOpener {
         covered: bool,
         packet: &'a mut [u8],
     ) -> Result<&'a mut [u8], OpenError> {
-        let (id, payload) = match &*self.engine {
+        let (id, payload) = match &self.engine {
             Engine::Gcm(key) => {
                 let opened = open_gcm(key, header_len, covered, packet)?;
                 // Counted whether or not it is a replay: the key was used.

@@ -10,7 +10,7 @@ use crate::packet_id::SendCounter;
 use crate::random::SecureRandom;
 
 use super::aead::{AeadKey, TAG_LEN};
-use super::cbc_hmac::{BLOCK, CbcSealer};
+use super::cbc_hmac::{BLOCK, CbcSealer, NotSealed};
 use super::limits::GcmUsage;
 use super::state::KeyMaterial;
 use super::{DataHeader, MAX_PAYLOAD, MAX_PEER_ID, OPCODE_DATA_V1, OPCODE_DATA_V2};
@@ -20,8 +20,8 @@ const ID_LEN: usize = 4;
 
 /// Seals packets with one key; owns that key's packet ids.
 pub struct DataSealer {
-    pub(super) material: Box<KeyMaterial>,
-    engine: Box<Engine>,
+    pub(super) material: KeyMaterial,
+    engine: Engine,
     pub(super) counter: SendCounter,
     pub(super) usage: GcmUsage,
     #[cfg(feature = "testing")]
@@ -38,17 +38,17 @@ impl DataSealer {
         let engine = if material.cipher.is_aead() {
             AeadKey::new(material.cipher_key(), material.implicit_iv())
                 .map(Engine::Gcm)
-                .map_err(|_| CryptoError::ZeroKey)?
+                .map_err(|_| CryptoError::KeyLength)?
         } else {
             CbcSealer::new(material.cipher_key(), material.digest, material.mac_material())
                 .map(Engine::Cbc)
-                .map_err(|_| CryptoError::ZeroKey)?
+                .map_err(|_| CryptoError::KeyLength)?
         };
         Ok(Self {
             #[cfg(feature = "testing")]
             audit: material.audit_key(),
-            material: Box::new(material),
-            engine: Box::new(engine),
+            material,
+            engine,
             counter: SendCounter::new(),
             usage: GcmUsage::default(),
         })
@@ -89,7 +89,7 @@ impl DataSealer {
         if self.is_exhausted() {
             return Err(SealError::Exhausted);
         }
-        match &*self.engine {
+        match &self.engine {
             Engine::Gcm(key) => {
                 let id = self.counter.take().ok_or(SealError::Exhausted)?;
                 self.usage.add_packet(payload.len());
@@ -104,9 +104,12 @@ impl DataSealer {
                 let id = self.counter.take().ok_or(SealError::Exhausted)?;
                 #[cfg(feature = "testing")]
                 NonceAuditor::record(self.audit, id);
+                let start = out.len();
                 out.extend_from_slice(header);
-                key.seal(iv, id, payload, out);
-                Ok(())
+                key.seal(iv, id, payload, out).map_err(|NotSealed| {
+                    out.truncate(start);
+                    SealError::TooLong
+                })
             }
         }
     }
@@ -134,7 +137,7 @@ impl DataSealer {
 
     /// Length of what [`Self::seal`] appends for a payload of this length.
     pub fn sealed_len(&self, header: DataHeader, payload_len: usize) -> usize {
-        let body = match &*self.engine {
+        let body = match &self.engine {
             Engine::Gcm(_) => payload_len.saturating_add(ID_LEN + TAG_LEN),
             Engine::Cbc(key) => key.sealed_len(payload_len),
         };
@@ -151,7 +154,7 @@ impl DataSealer {
 
     const fn is_exhausted(&self) -> bool {
         self.counter.is_exhausted()
-            || matches!(&*self.engine, Engine::Gcm(_)) && self.usage.is_exhausted()
+            || matches!(&self.engine, Engine::Gcm(_)) && self.usage.is_exhausted()
     }
 }
 

@@ -1,16 +1,15 @@
 //! The raw keys of one direction, and data keys as bytes for another process.
 
-use zeroize::{Zeroize, Zeroizing};
-
 use crate::algorithm::{AuthDigest, DataCipher};
 #[cfg(feature = "testing")]
 use crate::audit::AuditKey;
 use crate::codec::{EXPORT_VERSION, Reader};
 use crate::error::{CryptoError, ImportError};
-use crate::key_block::{KeyBlock, Slot, prefix};
-use crate::mac::{MAX_MAC_LEN, trim_material};
+use crate::key_block::{KeyBlock, Slot};
+use crate::mac::MAX_MAC_LEN;
 use crate::packet_id::SendCounter;
 use crate::replay::ReplayWindow;
+use crate::secret::Secret;
 
 use super::aead::IMPLICIT_IV_LEN;
 use super::limits::GcmUsage;
@@ -25,9 +24,9 @@ pub(super) struct KeyMaterial {
     pub(super) cipher: DataCipher,
     pub(super) digest: AuthDigest,
     slot: Slot,
-    key: Zeroizing<[u8; MAX_KEY_LEN]>,
+    key: Secret<MAX_KEY_LEN>,
     /// HMAC key with CBC, implicit IV in the first 8 bytes with GCM.
-    mac: Zeroizing<[u8; MAX_MAC_LEN]>,
+    mac: Secret<MAX_MAC_LEN>,
 }
 
 impl KeyMaterial {
@@ -41,8 +40,8 @@ impl KeyMaterial {
             cipher,
             digest,
             slot,
-            prefix(block.cipher_material(slot)),
-            prefix(block.mac_material(slot)),
+            Secret::prefix(block.cipher_material(slot)),
+            Secret::prefix(block.mac_material(slot)),
         )
     }
 
@@ -50,34 +49,26 @@ impl KeyMaterial {
         cipher: DataCipher,
         digest: AuthDigest,
         slot: Slot,
-        mut key: Zeroizing<[u8; MAX_KEY_LEN]>,
-        mut mac: Zeroizing<[u8; MAX_MAC_LEN]>,
+        key: Secret<MAX_KEY_LEN>,
+        mac: Secret<MAX_MAC_LEN>,
     ) -> Result<Self, CryptoError> {
-        for byte in key.iter_mut().skip(cipher.key_len()) {
-            byte.zeroize();
-        }
-        if cipher.is_aead() {
-            for byte in mac.iter_mut().skip(IMPLICIT_IV_LEN) {
-                byte.zeroize();
-            }
-        } else {
-            trim_material(digest, &mut mac);
-        }
-        if key.iter().all(|byte| *byte == 0) {
+        let mac_len = if cipher.is_aead() { IMPLICIT_IV_LEN } else { digest.output_len() };
+        let (key, mac) = (key.keep(cipher.key_len()), mac.keep(mac_len));
+        if key.expose().iter().all(|byte| *byte == 0) {
             return Err(CryptoError::ZeroKey);
         }
         Ok(Self { cipher, digest, slot, key, mac })
     }
 
     pub(super) fn cipher_key(&self) -> &[u8] {
-        self.key.get(..self.cipher.key_len()).unwrap_or_default()
+        self.key.expose().get(..self.cipher.key_len()).unwrap_or_default()
     }
 
-    pub(super) fn implicit_iv(&self) -> [u8; IMPLICIT_IV_LEN] {
-        *prefix(self.mac.as_ref())
+    pub(super) fn implicit_iv(&self) -> Secret<IMPLICIT_IV_LEN> {
+        Secret::prefix(self.mac.expose())
     }
 
-    pub(super) fn mac_material(&self) -> &[u8; MAX_MAC_LEN] {
+    pub(super) const fn mac_material(&self) -> &Secret<MAX_MAC_LEN> {
         &self.mac
     }
 
@@ -86,15 +77,15 @@ impl KeyMaterial {
         let direction = u8::from(self.slot == Slot::One);
         AuditKey::new(&[
             self.cipher.name().as_bytes(),
-            self.key.as_ref(),
-            self.mac.as_ref(),
+            self.key.expose(),
+            self.mac.expose(),
             &[direction],
         ])
     }
 
     fn export(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.key.as_ref());
-        out.extend_from_slice(self.mac.as_ref());
+        out.extend_from_slice(self.key.expose());
+        out.extend_from_slice(self.mac.expose());
     }
 
     fn import(

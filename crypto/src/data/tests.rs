@@ -1,10 +1,11 @@
 //! Vectors and live packets of the data channel.
 
+use super::cbc_hmac::CbcSealer;
 use super::*;
-use crate::error::OpenError;
+use crate::error::{OpenError, SealError};
 use crate::random::SecureRandom;
 use crate::testutil::{hex, isolate, live_client_source, live_server_source, unhex, unhex_vec};
-use crate::{RandomError, derive_key_block};
+use crate::{RandomError, Secret, derive_key_block};
 
 const PING: &str = "2a187bf3641eb4cb07ed2d0a981fc748";
 
@@ -131,4 +132,139 @@ fn gcm_matches_openvpn_unit_test() {
     );
     assert_eq!(keys.opener.open_with(4, true, &mut out.clone()).unwrap(), payload);
     assert_eq!(keys.opener.open(&mut out), Err(OpenError::NotData));
+}
+
+/// The keys of an opener whose peer is `forge`: CBC with SHA-256, server opens.
+fn cbc_pair() -> (DataKeys, CbcSealer, KeyBlock) {
+    let block = KeyBlock::filled(|out| out.fill(0x6b));
+    let keys =
+        DataKeys::new(DataCipher::Aes256Cbc, AuthDigest::Sha256, &block, Role::Server).unwrap();
+    let peer = CbcSealer::new(&[0x6b; 32], AuthDigest::Sha256, &Secret::new([0x6b; 64])).unwrap();
+    (keys, peer, block)
+}
+
+/// A packet with a right MAC over any plaintext blocks.
+fn forge(peer: &CbcSealer, plain: &[u8]) -> Vec<u8> {
+    let mut body = vec![0; 32];
+    body.extend([0x11; 16]);
+    body.extend(plain);
+    peer.seal_in_place([0x11; 16], &mut body).unwrap();
+    [&[0x30], body.as_slice()].concat()
+}
+
+#[test]
+fn authentic_cbc_packets_with_bad_insides_are_refused() {
+    let (mut keys, peer, _) = cbc_pair();
+    let block = |id: u32, fill: u8, last: u8| {
+        let mut plain = [fill; 16];
+        plain[..4].copy_from_slice(&id.to_be_bytes());
+        plain[15] = last;
+        plain
+    };
+    let before = keys.opener.window;
+    for (plain, expected) in [
+        (block(1, 0, 0), OpenError::Padding),
+        (block(1, 17, 17), OpenError::Padding),
+        (block(1, 255, 255), OpenError::Padding),
+        (block(1, 2, 3), OpenError::Padding),
+        ([16; 16], OpenError::Padding),
+        ([13; 16], OpenError::Padding),
+        (block(0, 12, 12), OpenError::ZeroId),
+    ] {
+        assert_eq!(keys.opener.open(&mut forge(&peer, &plain)), Err(expected), "{plain:?}");
+        assert_eq!(keys.opener.window, before);
+    }
+    // The limits of what is right: no payload at all, and one byte of padding.
+    assert_eq!(keys.opener.open(&mut forge(&peer, &block(1, 12, 12))).unwrap(), b"");
+    assert_eq!(keys.opener.open(&mut forge(&peer, &block(2, 7, 1))).unwrap(), [7; 11]);
+}
+
+#[test]
+fn cbc_lengths_that_cannot_be_are_refused_before_the_mac() {
+    let (mut keys, peer, _) = cbc_pair();
+    let good = forge(&peer, &[12; 32]);
+    for len in 0..good.len() {
+        let expected = match len.checked_sub(1 + 32 + 16) {
+            Some(text) if text > 0 && text % 16 == 0 => OpenError::Authentication,
+            _ => OpenError::TooShort,
+        };
+        assert_eq!(keys.opener.open(&mut good[..len].to_vec()), Err(expected), "{len}");
+    }
+}
+
+#[test]
+fn an_authentic_gcm_packet_with_id_zero_is_refused() {
+    let block = KeyBlock::filled(|out| out.fill(0x6c));
+    for cipher in [DataCipher::Aes128Gcm, DataCipher::Aes192Gcm, DataCipher::Aes256Gcm] {
+        let mut keys = DataKeys::new(cipher, AuthDigest::Sha1, &block, Role::Server).unwrap();
+        let peer =
+            aead::AeadKey::new(&vec![0x6c; cipher.key_len()], Secret::new([0x6c; 8])).unwrap();
+        let mut text = *b"payload";
+        let tag = peer.seal(0, &[0; 4], &mut text).unwrap();
+        let mut packet = [&[0x30, 0, 0, 0, 0][..], &tag, &text].concat();
+        let before = keys.opener.window;
+        assert_eq!(keys.opener.open(&mut packet), Err(OpenError::ZeroId));
+        assert_eq!(keys.opener.window, before);
+    }
+}
+
+#[test]
+fn gcm_stops_at_the_block_limit_and_asks_for_a_key_before() {
+    let _audit = isolate();
+    let block = KeyBlock::filled(|out| out.fill(0x6d));
+    let mut keys =
+        DataKeys::new(DataCipher::Aes256Gcm, AuthDigest::Sha1, &block, Role::Server).unwrap();
+    let mut out = Vec::new();
+    keys.sealer.usage = limits::GcmUsage::from_raw((1 << 36) / 8 * 7 - 90);
+    assert!(!keys.sealer.needs_rekey() && !keys.needs_rekey());
+    keys.sealer.seal(V2, &[0; 1400], &mut Fixed(vec![]), &mut out).unwrap();
+    assert!(keys.sealer.needs_rekey() && keys.needs_rekey());
+    keys.sealer.usage = limits::GcmUsage::from_raw((1 << 36) - 2);
+    keys.sealer.seal(V2, &[0; 1400], &mut Fixed(vec![]), &mut out).unwrap();
+    let len = out.len();
+    let refused = keys.sealer.seal(V2, &[0; 1400], &mut Fixed(vec![]), &mut out);
+    assert_eq!((refused, out.len()), (Err(SealError::Exhausted), len));
+    assert_eq!(keys.sealer.packets_sealed(), 2);
+    // The receiving direction asks too.
+    keys.opener.usage = limits::GcmUsage::from_raw(1 << 36);
+    assert!(keys.opener.needs_rekey());
+}
+
+#[test]
+fn the_peers_packet_ids_near_their_end_ask_for_a_key() {
+    let block = KeyBlock::filled(|out| out.fill(0x6e));
+    let mut keys =
+        DataKeys::new(DataCipher::Aes256Cbc, AuthDigest::Sha1, &block, Role::Server).unwrap();
+    keys.opener.window.accept(0xfeff_ffff).unwrap();
+    assert!(!keys.needs_rekey());
+    keys.opener.window.accept(0xff00_0000).unwrap();
+    assert!(keys.opener.needs_rekey() && keys.needs_rekey());
+}
+
+#[test]
+fn aes_gcm_and_ring_agree() {
+    use aes_gcm::aead::inout::InOutBuf;
+    use aes_gcm::{AeadInOut, Aes128Gcm, Aes256Gcm, KeyInit};
+
+    fn check<C: AeadInOut + KeyInit>(key: &[u8]) {
+        let ours = aead::AeadKey::new(key, Secret::new(*b"implicit")).unwrap();
+        let theirs = C::new_from_slice(key).unwrap();
+        for len in (0..100).chain([576, 1400, 1999]) {
+            let id = u32::try_from(len).unwrap() + 1;
+            let aad = &b"12345678"[..if len % 2 == 0 { 4 } else { 8 }];
+            let plain: Vec<u8> = (0..=255).cycle().skip(len % 7).take(len).collect();
+            let mut a = plain.clone();
+            let tag = ours.seal(id, aad, &mut a).unwrap();
+            let mut b = plain.clone();
+            let nonce = [&id.to_be_bytes()[..], b"implicit"].concat();
+            let nonce = nonce.as_slice().try_into().unwrap();
+            let buffer = InOutBuf::from(b.as_mut_slice());
+            let other = theirs.encrypt_inout_detached(nonce, aad, buffer).unwrap();
+            assert_eq!((&a, tag.as_slice()), (&b, other.as_slice()), "{len}");
+            ours.open(id, aad, tag, &mut b).unwrap();
+            assert_eq!(b, plain);
+        }
+    }
+    check::<Aes128Gcm>(&[3; 16]);
+    check::<Aes256Gcm>(&[3; 32]);
 }

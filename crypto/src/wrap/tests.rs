@@ -69,3 +69,37 @@ fn dynamic_tls_crypt_matches_openvpn_unit_test() {
          ba4967a11d55ea1a06a7"
     );
 }
+
+/// The server key of OpenVPN test_tls_crypt.c: bytes 00..7f; the client key: bytes 00..ff.
+fn v2_test_keys() -> (TlsCryptV2ServerKey, StaticKey) {
+    let raw: Vec<u8> = (0..128).collect();
+    let pem = crate::pem::encode(&raw, "OpenVPN tls-crypt-v2 server key");
+    let client = KeyBlock::from_bytes(std::array::from_fn(|i| u8::try_from(i).unwrap()));
+    (TlsCryptV2ServerKey::parse_pem(&pem).unwrap(), StaticKey::from(client))
+}
+
+#[test]
+fn wrapped_client_keys_match_openvpn_unit_test() {
+    let (server, key) = v2_test_keys();
+    for (metadata, len, tag) in [
+        (
+            Metadata::Timestamp(0),
+            299,
+            "177da5c074a94619b16be4acb71f1a6ccf24f33c6bbaf498459d5f06c369d495",
+        ),
+        (
+            Metadata::User(unhex_vec("0000410820c3")),
+            297,
+            "69eda75582aa170b8c9418fe28248cdb7761bea2d277aa1647eb3a9d94083733",
+        ),
+    ] {
+        let wrapped = server.wrap_client_key(&key, &metadata).unwrap();
+        assert_eq!(wrapped.len(), len);
+        assert_eq!(hex(&wrapped[len - 2..]), format!("{len:04x}"));
+        assert_eq!(hex(&wrapped[..32]), tag);
+        let packet = [&[0x50], wrapped.as_slice()].concat();
+        let (found, read, inner) = server.split_and_unwrap(&packet).unwrap();
+        assert!(found.ct_eq(&key));
+        assert_eq!((read, inner), (metadata, &[0x50][..]));
+    }
+}

@@ -5,13 +5,12 @@
 //! HMAC over  replay id (8) | opcode (1) | session id (8) | rest
 //! ```
 
-use zeroize::Zeroizing;
-
 use crate::algorithm::AuthDigest;
 use crate::codec::Reader;
 use crate::error::{ImportError, UnwrapError, WrapError};
-use crate::key_block::{Slot, prefix};
-use crate::mac::{MAX_MAC_LEN, MacKey, trim_material};
+use crate::key_block::Slot;
+use crate::mac::{MAX_MAC_LEN, MacKey};
+use crate::secret::Secret;
 use crate::static_key::{KeyDirection, StaticKey};
 
 use super::HEAD_LEN;
@@ -20,8 +19,8 @@ use super::replay_id::ReplayIds;
 /// tls-auth for one session.
 pub(super) struct TlsAuth {
     digest: AuthDigest,
-    send_material: Zeroizing<[u8; MAX_MAC_LEN]>,
-    receive_material: Zeroizing<[u8; MAX_MAC_LEN]>,
+    send_material: Secret<MAX_MAC_LEN>,
+    receive_material: Secret<MAX_MAC_LEN>,
     send: MacKey,
     receive: MacKey,
     ids: ReplayIds,
@@ -37,20 +36,20 @@ impl TlsAuth {
         let block = key.key_block();
         Self::from_material(
             digest,
-            prefix(block.mac_material(send)),
-            prefix(block.mac_material(receive)),
+            Secret::prefix(block.mac_material(send)),
+            Secret::prefix(block.mac_material(receive)),
             ReplayIds::new(),
         )
     }
 
     fn from_material(
         digest: AuthDigest,
-        mut send_material: Zeroizing<[u8; MAX_MAC_LEN]>,
-        mut receive_material: Zeroizing<[u8; MAX_MAC_LEN]>,
+        send_material: Secret<MAX_MAC_LEN>,
+        receive_material: Secret<MAX_MAC_LEN>,
         ids: ReplayIds,
     ) -> Self {
-        trim_material(digest, &mut send_material);
-        trim_material(digest, &mut receive_material);
+        let send_material = send_material.keep(digest.output_len());
+        let receive_material = receive_material.keep(digest.output_len());
         Self {
             digest,
             send: MacKey::new(digest, &send_material),
@@ -97,8 +96,8 @@ impl TlsAuth {
 
     pub(super) fn export(&self, out: &mut Vec<u8>) {
         out.push(self.digest.code());
-        out.extend_from_slice(self.send_material.as_ref());
-        out.extend_from_slice(self.receive_material.as_ref());
+        out.extend_from_slice(self.send_material.expose());
+        out.extend_from_slice(self.receive_material.expose());
         self.ids.export(out);
     }
 

@@ -11,13 +11,14 @@ use aes::cipher::{InnerIvInit, KeyInit, StreamCipher, StreamCipherCoreWrapper};
 use ctr::{CtrCore, flavors};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use crate::codec::Reader;
 use crate::credential::ct_eq;
 use crate::error::{ImportError, UnwrapError, WrapError};
-use crate::key_block::{Role, Slot, prefix};
+use crate::key_block::{Role, Slot};
 use crate::mac::keyed;
+use crate::secret::Secret;
 use crate::static_key::StaticKey;
 
 use super::HEAD_LEN;
@@ -31,17 +32,17 @@ const AD_LEN: usize = HEAD_LEN + 8;
 
 /// The keys of one direction: Ke and Ka, 32 bytes each.
 pub(super) struct DirectionKeys {
-    raw_cipher: Zeroizing<[u8; 32]>,
-    raw_mac: Zeroizing<[u8; 32]>,
+    raw_cipher: Secret<32>,
+    raw_mac: Secret<32>,
     cipher: Aes256Enc,
     mac: Hmac<Sha256>,
 }
 
 impl DirectionKeys {
-    pub(super) fn new(raw_cipher: Zeroizing<[u8; 32]>, raw_mac: Zeroizing<[u8; 32]>) -> Self {
+    pub(super) fn new(raw_cipher: Secret<32>, raw_mac: Secret<32>) -> Self {
         Self {
-            cipher: Aes256Enc::new((&*raw_cipher).into()),
-            mac: keyed(raw_mac.as_ref()),
+            cipher: Aes256Enc::new(raw_cipher.expose().into()),
+            mac: keyed(raw_mac.expose()),
             raw_cipher,
             raw_mac,
         }
@@ -49,7 +50,10 @@ impl DirectionKeys {
 
     fn of_slot(key: &StaticKey, slot: Slot) -> Self {
         let block = key.key_block();
-        Self::new(prefix(block.cipher_material(slot)), prefix(block.mac_material(slot)))
+        Self::new(
+            Secret::prefix(block.cipher_material(slot)),
+            Secret::prefix(block.mac_material(slot)),
+        )
     }
 
     pub(super) fn tag(&self, parts: &[&[u8]]) -> [u8; TAG_LEN] {
@@ -62,16 +66,16 @@ impl DirectionKeys {
 
     /// Encrypts or decrypts in place; the counter begins with the first half of the tag.
     pub(super) fn apply_keystream(&self, tag: &[u8; TAG_LEN], text: &mut [u8]) {
-        let core = CtrCore::<&Aes256Enc, flavors::Ctr128BE>::inner_iv_init(
-            &self.cipher,
-            &(*prefix::<16>(tag)).into(),
-        );
+        let mut iv = [0; 16];
+        iv.copy_from_slice(&tag[..16]);
+        let core =
+            CtrCore::<&Aes256Enc, flavors::Ctr128BE>::inner_iv_init(&self.cipher, &iv.into());
         StreamCipherCoreWrapper::from_core(core).apply_keystream(text);
     }
 
     fn export(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.raw_cipher.as_ref());
-        out.extend_from_slice(self.raw_mac.as_ref());
+        out.extend_from_slice(self.raw_cipher.expose());
+        out.extend_from_slice(self.raw_mac.expose());
     }
 
     fn import(reader: &mut Reader<'_>) -> Result<Self, ImportError> {

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::credential::ct_eq;
 use crate::error::{CryptoError, KeyFileError, RandomError, UnwrapError};
-use crate::key_block::{KEY_BLOCK_LEN, KeyBlock, prefix};
+use crate::key_block::{KEY_BLOCK_LEN, KeyBlock};
 use crate::pem;
 use crate::random::SecureRandom;
 use crate::secret::Secret;
@@ -94,9 +94,9 @@ impl TlsCryptV2ServerKey {
     /// # Errors
     /// [`RandomError`] if the source failed.
     pub fn generate(random: &mut dyn SecureRandom) -> Result<Self, RandomError> {
-        let mut raw = Zeroizing::new([0; SERVER_KEY_LEN]);
-        random.fill(raw.as_mut())?;
-        Ok(Self::from_raw(Secret::new(*raw)))
+        let mut outcome = Ok(());
+        let raw = Secret::filled(|out| outcome = random.fill(out));
+        outcome.map(|()| Self::from_raw(raw))
     }
 
     /// Reads the PEM form, label `OpenVPN tls-crypt-v2 server key`.
@@ -108,11 +108,11 @@ impl TlsCryptV2ServerKey {
         if bytes.len() != SERVER_KEY_LEN {
             return Err(KeyFileError::Length { found: bytes.len(), expected: SERVER_KEY_LEN });
         }
-        let raw = prefix::<SERVER_KEY_LEN>(&bytes);
-        if raw.iter().take(32).all(|byte| *byte == 0) {
+        let raw = Secret::prefix(&bytes);
+        if raw.expose().iter().take(32).all(|byte| *byte == 0) {
             return Err(KeyFileError::ZeroKey);
         }
-        Ok(Self::from_raw(Secret::new(*raw)))
+        Ok(Self::from_raw(raw))
     }
 
     /// The PEM form; as secret as the key.
@@ -122,7 +122,7 @@ impl TlsCryptV2ServerKey {
 
     fn from_raw(raw: Secret<SERVER_KEY_LEN>) -> Self {
         let bytes = raw.expose();
-        let keys = DirectionKeys::new(prefix(&bytes[..32]), prefix(&bytes[64..96]));
+        let keys = DirectionKeys::new(Secret::prefix(&bytes[..32]), Secret::prefix(&bytes[64..96]));
         Self { raw, keys: Box::new(keys) }
     }
 
