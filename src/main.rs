@@ -1,3 +1,7 @@
 //! The `tunnelhead` binary: everything lives in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tunnelhead::cli::run()
+}

@@ -1,1 +1,68 @@
-//! The command line.
+//! The command line: a client of the control socket, and the process around a concentrator.
+//!
+//! Exit codes: 0 it is done (and for `status`: TUN and listeners are up); 1 it is not, with one
+//! sentence on standard error; 2 the command line is wrong.
+
+mod arguments;
+mod output;
+mod quickstart;
+mod remote;
+mod running;
+mod serve;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use arguments::{Arguments, Command};
+
+/// Where the control socket is unless somebody says otherwise.
+const DEFAULT_SOCKET: &str = "/run/tunnelhead/control.sock";
+
+/// What went wrong, in one sentence.
+#[derive(Debug)]
+struct Failure(String);
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Whether a command that has run is a success.
+type Outcome = Result<ExitCode, Failure>;
+
+/// Reads the process's arguments, runs the command, and says how it went.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(Failure::from)
+        .and_then(|runtime| runtime.block_on(dispatch(arguments)));
+    outcome.unwrap_or_else(|Failure(sentence)| {
+        // There is nobody left to tell if this fails.
+        let _ = writeln!(std::io::stderr(), "error: {sentence}");
+        ExitCode::FAILURE
+    })
+}
+
+async fn dispatch(arguments: Arguments) -> Outcome {
+    let Arguments { socket, json, command } = arguments;
+    let remote = |path: Option<PathBuf>| {
+        remote::Remote::new(path.as_deref().unwrap_or_else(|| Path::new(DEFAULT_SOCKET)), json)
+    };
+    match command {
+        Command::Serve { config } => serve::serve(config.as_deref(), socket).await,
+        Command::Quickstart { dir, listen, verify_server } => {
+            quickstart::quickstart(&dir, listen, verify_server, socket, json).await
+        }
+        Command::CheckConfig { file } => serve::check_config(&file, json),
+        Command::Router(command) => remote(socket).router(command).await,
+        Command::Tunnel(command) => remote(socket).tunnel(command).await,
+        Command::Status => remote(socket).status().await,
+    }
+}

@@ -251,7 +251,7 @@ async fn a_router_lives_from_add_to_remove() {
     let made = client.add_router(&new).await.unwrap();
     assert_eq!(made.password.expose(), "given");
     assert_eq!(made.router.cipher.as_deref(), Some("AES-256-CBC"));
-    assert_eq!(client.routers().await.unwrap(), [made.router.clone()]);
+    assert_eq!(client.routers().await.unwrap(), std::slice::from_ref(&made.router));
     assert_eq!(client.router("branch-42").await.unwrap(), made.router);
     let patch = RouterPatch { disabled: Some(true) };
     assert!(client.patch_router("branch-42", &patch).await.unwrap().disabled);

@@ -1,0 +1,222 @@
+//! Commands and flags.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::control_api::types::{Login, check_name};
+
+/// An OpenVPN-compatible tunnel concentrator for fleets of MikroTik routers.
+#[derive(Debug, Parser)]
+#[command(name = "tunnelhead", version, arg_required_else_help = true)]
+pub(super) struct Arguments {
+    /// The control socket [default: /run/tunnelhead/control.sock, or what the configuration says]
+    #[arg(long, global = true, value_name = "PATH", env = "TUNNELHEAD_SOCKET")]
+    pub(super) socket: Option<PathBuf>,
+    /// Print JSON instead of tables
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the concentrator
+    Serve {
+        /// The configuration; without it every default
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Make everything that is needed in one folder, print what to paste on a router, and serve
+    Quickstart {
+        /// Where keys, certificates, the database and the scripts go
+        #[arg(long, value_name = "DIR", default_value = "tunnelhead-quickstart")]
+        dir: PathBuf,
+        /// Where to listen instead of 0.0.0.0:8443
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<SocketAddr>,
+        /// Put the CA and the check of the server's certificate into the scripts
+        #[arg(long)]
+        verify_server: bool,
+    },
+    /// Read a configuration and report every error in it
+    CheckConfig {
+        /// The configuration
+        file: PathBuf,
+    },
+    /// Router accounts
+    #[command(subcommand)]
+    Router(RouterCommand),
+    /// Tunnels that are up
+    #[command(subcommand)]
+    Tunnel(TunnelCommand),
+    /// How the concentrator is; exit code 0 only when the TUN device and all listeners are up
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RouterCommand {
+    /// Make an account and print its script; the password is shown only now
+    Add(AddRouter),
+    /// Every account
+    List,
+    /// One account
+    Show(Named),
+    /// Delete an account and cut its tunnel
+    Remove(Named),
+    /// Cut its tunnel and refuse its logins
+    Disable(Named),
+    /// Accept its logins again
+    Enable(Named),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TunnelCommand {
+    /// Every tunnel
+    List,
+    /// One tunnel
+    Show(Named),
+    /// Cut a tunnel; its router may come back at once
+    Disconnect(Named),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Named {
+    /// Name of the router
+    #[arg(value_parser = name)]
+    pub(super) name: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AddRouter {
+    /// Name of the router: a-z, 0-9, ".", "_", "-"
+    #[arg(value_parser = name)]
+    pub(super) name: String,
+    /// User name instead of NAME (RouterOS takes at most 27 characters)
+    #[arg(long, value_name = "U")]
+    pub(super) username: Option<String>,
+    /// Read the password from standard input instead of making one
+    #[arg(long)]
+    pub(super) password_stdin: bool,
+    /// A tunnel address of its own instead of one from the pool
+    #[arg(long, value_name = "A")]
+    pub(super) address: Option<Ipv4Addr>,
+    /// Data cipher for a router that does not negotiate
+    #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new([
+        "aes-256-cbc", "aes-192-cbc", "aes-128-cbc", "aes-256-gcm", "aes-192-gcm", "aes-128-gcm",
+    ]))]
+    pub(super) cipher: Option<String>,
+    /// Digest likewise; null only with a GCM cipher
+    #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new([
+        "sha1", "sha256", "sha384", "sha512", "null",
+    ]))]
+    pub(super) auth: Option<String>,
+    /// How the router proves who it is
+    #[arg(long, value_enum, default_value_t = LoginArgument::Password)]
+    pub(super) login: LoginArgument,
+    /// Common name of the router's certificate instead of NAME
+    #[arg(long, value_name = "CN")]
+    pub(super) certificate_cn: Option<String>,
+    /// Put the CA and the check of the server's certificate into the scripts
+    #[arg(long)]
+    pub(super) verify_server: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum LoginArgument {
+    Password,
+    Certificate,
+    Both,
+}
+
+impl From<LoginArgument> for Login {
+    fn from(argument: LoginArgument) -> Self {
+        match argument {
+            LoginArgument::Password => Self::Password,
+            LoginArgument::Certificate => Self::Certificate,
+            LoginArgument::Both => Self::Both,
+        }
+    }
+}
+
+fn name(text: &str) -> Result<String, String> {
+    check_name(text).map(|()| text.to_owned()).map_err(|error| error.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn socket_and_json_stand_before_and_after() {
+        for line in [
+            "tunnelhead --socket /s --json tunnel list",
+            "tunnelhead tunnel --socket /s list --json",
+            "tunnelhead tunnel list --json --socket /s",
+            "tunnelhead tunnel list --socket=/s --json",
+        ] {
+            let arguments = parse(line).unwrap();
+            assert!(arguments.json, "{line}");
+            assert_eq!(arguments.socket, Some(PathBuf::from("/s")), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_command_of_the_contract_is_there() {
+        for line in [
+            "tunnelhead serve",
+            "tunnelhead serve --config f",
+            "tunnelhead quickstart --dir d --listen 0.0.0.0:9443",
+            "tunnelhead check-config f",
+            "tunnelhead router add a --username u --password-stdin --address 100.64.1.2 --cipher aes-256-cbc --auth sha1 --login both --certificate-cn cn --verify-server",
+            "tunnelhead router add a --cipher AES-128-GCM --auth null --login certificate",
+            "tunnelhead router list",
+            "tunnelhead router show a",
+            "tunnelhead router remove a",
+            "tunnelhead router disable a",
+            "tunnelhead router enable a",
+            "tunnelhead tunnel list",
+            "tunnelhead tunnel show a",
+            "tunnelhead tunnel disconnect a",
+            "tunnelhead status",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}\n{error}"));
+        }
+    }
+
+    #[test]
+    fn wrong_lines_are_usage_errors() {
+        for line in [
+            "tunnelhead",
+            "tunnelhead router",
+            "tunnelhead router add",
+            "tunnelhead router add -a",
+            "tunnelhead router add ../a",
+            "tunnelhead router show A",
+            "tunnelhead router add a --cipher bf-cbc",
+            "tunnelhead router add a --auth md5",
+            "tunnelhead router add a --address 100.64.1.2/32",
+            "tunnelhead router add a --address 100.064.1.2",
+            "tunnelhead router add a --login token",
+            "tunnelhead quickstart --listen 8443",
+            "tunnelhead check-config",
+            "tunnelhead status now",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

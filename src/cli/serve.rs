@@ -1,0 +1,74 @@
+//! `serve` and `check-config`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::output::{print, print_json};
+use super::running::{self, Signals};
+use super::{Failure, Outcome};
+use crate::config::{Config, ConfigError, LocalAddress, Problem};
+
+pub(super) async fn serve(file: Option<&Path>, socket: Option<PathBuf>) -> Outcome {
+    let signals = Signals::take()?;
+    running::start_logging();
+    let local = running::local_addresses();
+    let mut config = load(file, &local)?;
+    if let Some(socket) = socket {
+        config.control_socket = socket;
+    }
+    for Problem { key, message } in config.warnings(&local) {
+        tracing::warn!("{key} {message}");
+    }
+    running::run(config, signals, |_, addresses| async move {
+        for address in addresses {
+            tracing::info!(%address, "listening");
+        }
+        Ok(())
+    })
+    .await
+}
+
+fn load(file: Option<&Path>, local: &[LocalAddress]) -> Result<Config, ConfigError> {
+    match file {
+        Some(file) => Config::load(file, local),
+        None => {
+            let config = Config::default();
+            config.check(local)?;
+            Ok(config)
+        }
+    }
+}
+
+pub(super) fn check_config(file: &Path, as_json: bool) -> Outcome {
+    let local = running::local_addresses();
+    let list = |problems: &[Problem]| -> Vec<_> {
+        problems.iter().map(|one| json!({"key": one.key, "message": one.message})).collect()
+    };
+    match Config::load(file, &local) {
+        Ok(config) => {
+            let warnings = config.warnings(&local);
+            if as_json {
+                print_json(&json!({"ok": true, "errors": [], "warnings": list(&warnings)}))?;
+            } else {
+                let mut text = String::new();
+                for warning in warnings {
+                    text.push_str(&format!("warning: {warning}\n"));
+                }
+                print(&format!("{text}{} is good\n", file.display()))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            if as_json {
+                let errors = match &error {
+                    ConfigError::Invalid(problems) => list(problems),
+                    other => vec![json!({"key": null, "message": other.to_string()})],
+                };
+                print_json(&json!({"ok": false, "errors": errors, "warnings": []}))?;
+            }
+            Err(Failure::from(error))
+        }
+    }
+}
