@@ -1,3 +1,4 @@
 //! The clock, counters and rate-limited summaries.
 
 pub mod clock;
+pub mod tally;

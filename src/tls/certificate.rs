@@ -9,10 +9,11 @@
 //! - the subject holds exactly one common name: 1 to 128 bytes, none of them a control character.
 //!   It is compared byte for byte from here on; nothing is trimmed, folded or decoded.
 
+use openssl::asn1::Asn1Time;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{HasPublic, Id, PKeyRef};
-use openssl::x509::{X509ExtendedKeyUsage, X509Ref};
+use openssl::x509::{X509, X509ExtendedKeyUsage, X509Ref};
 
 use crate::proto::session::ClientCertificate;
 
@@ -148,3 +149,35 @@ fn array(bytes: &[u8]) -> Result<[u8; 32], CertificateRefusal> {
 
 const MIN_RSA_BITS: u32 = 2048;
 const MAX_RSA_BITS: u32 = 4096;
+
+/// What an operator wants to know of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Its subject's common name; empty without one.
+    pub subject: String,
+    /// Kind and size of its key: "RSA 2048".
+    pub key: String,
+    /// Its end, unix seconds.
+    pub not_after: u64,
+}
+
+/// Reads the facts of the first certificate of a PEM text; `None` if there is none.
+#[must_use]
+pub fn describe(pem: &[u8]) -> Option<CertificateFacts> {
+    let certificate = X509::from_pem(pem).ok()?;
+    let subject = certificate
+        .subject_name()
+        .entries_by_nid(Nid::COMMONNAME)
+        .next()
+        .map(|entry| String::from_utf8_lossy(entry.data().as_slice()).into_owned())
+        .unwrap_or_default();
+    let key = certificate.public_key().ok()?;
+    let kind = check_key(&key).map_or("unknown", KeyKind::name);
+    let left = Asn1Time::from_unix(0).ok()?.diff(certificate.not_after()).ok()?;
+    let seconds = i64::from(left.days) * 86_400 + i64::from(left.secs);
+    Some(CertificateFacts {
+        subject,
+        key: format!("{kind} {}", key.bits()),
+        not_after: u64::try_from(seconds).unwrap_or(0),
+    })
+}

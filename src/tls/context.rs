@@ -36,6 +36,12 @@ impl CertAndKey {
         };
         Ok(Self { certificate_pem: read(certificate)?, key_pem: SecretBytes::from(read(key)?) })
     }
+
+    /// A second copy of the private key in memory, for a second listener.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self { certificate_pem: self.certificate_pem.clone(), key_pem: self.key_pem.duplicate() }
+    }
 }
 
 /// Whether clients are asked for a certificate.

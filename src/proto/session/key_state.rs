@@ -275,7 +275,7 @@ impl Channel {
     }
 
     /// Bytes that the peer makes us hold in this channel.
-    fn held_bytes(&self) -> usize {
+    pub(super) fn held_bytes(&self) -> usize {
         let unanswered = match &self.engine {
             Engine::Live(live) => live.unanswered,
             Engine::Closed => 0,

@@ -345,6 +345,19 @@ impl Session {
         }
     }
 
+    /// Bytes that the peer makes this session hold, for the budget of all sessions that have not
+    /// logged in.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        let held = match &self.core.state {
+            State::Login(login) => login.channel.held_bytes(),
+            State::Closing(closing) => closing.channel.held_bytes(),
+            State::Closed { tail, .. } => tail.len(),
+            State::AwaitReset | State::Established(_) => 0,
+        };
+        held.saturating_add(self.frames.buffered())
+    }
+
     /// The counters, without a copy of the rest.
     #[must_use]
     pub fn stats(&self) -> &SessionStats {

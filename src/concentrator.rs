@@ -1,1 +1,0 @@
-//! The embeddable handle and the only composition root.

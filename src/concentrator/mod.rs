@@ -1,0 +1,179 @@
+//! The embeddable handle and the only composition root: [`Config`] in, a running concentrator out.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), tunnelhead::concentrator::StartError> {
+//! use tunnelhead::{concentrator::Concentrator, config::Config};
+//!
+//! let head = Concentrator::builder().config(Config::default()).start().await?;
+//! let mut events = head.events();
+//! while let Ok(event) = events.recv().await {
+//!     println!("{event:?}");
+//! }
+//! head.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod accounts;
+mod api;
+mod authenticator;
+mod core;
+mod events;
+mod provisioning;
+mod secrets;
+mod slow_pool;
+mod start;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::broadcast;
+
+use crate::config::Config;
+use crate::control_api::Handle;
+use crate::greeter::{GreeterHandle, GreeterMessage};
+use crate::shard::{ShardHandle, ShardMessage};
+use crate::store::Store;
+use crate::tun::Queue;
+
+pub use authenticator::{Answer, Authenticator, LoginRequest};
+pub use events::TunnelEvent;
+pub use start::StartError;
+
+/// Events that a slow listener may be behind before it loses the oldest.
+const EVENT_RING: usize = 4096;
+
+/// Where packets to and from the host go.
+#[derive(Default)]
+pub enum TunSource {
+    /// A TUN device of the kernel, made and configured at the start.
+    #[default]
+    Kernel,
+    /// These queues, one a shard; their number is the number of shards and a power of two.
+    Queues(Vec<Box<dyn Queue>>),
+}
+
+/// Puts a concentrator together.
+#[derive(Default)]
+pub struct Builder {
+    config: Config,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    store: Option<Arc<dyn Store>>,
+    tun: TunSource,
+}
+
+impl Builder {
+    /// The configuration; without it every default.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Who decides about logins; without it the accounts of the store.
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: Arc<dyn Authenticator>) -> Self {
+        self.authenticator = Some(authenticator);
+        self
+    }
+
+    /// Where accounts and leases are kept; without it a database in the state folder.
+    #[must_use]
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Where packets go; without it a TUN device.
+    #[must_use]
+    pub fn tun(mut self, tun: TunSource) -> Self {
+        self.tun = tun;
+        self
+    }
+
+    /// Starts everything, in an order in which a failure leaves nothing behind.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong and what to do.
+    pub async fn start(self) -> Result<Concentrator, StartError> {
+        // Opening the database, making keys and talking to the kernel block for a while.
+        tokio::task::spawn_blocking(move || start::start(self))
+            .await
+            .map_err(|_| StartError::Internal("the start was cancelled"))?
+    }
+}
+
+/// A running concentrator. Dropping it ends it abruptly; see [`Concentrator::shutdown`].
+pub struct Concentrator {
+    core: Arc<core::Core>,
+    api: Arc<api::ApiHandle>,
+    listening: Vec<SocketAddr>,
+    threads: Threads,
+}
+
+impl Concentrator {
+    /// Starts describing a concentrator.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Where it listens, with the real ports.
+    pub fn local_addresses(&self) -> &[SocketAddr] {
+        &self.listening
+    }
+
+    /// What happens to routers from now on.
+    pub fn events(&self) -> broadcast::Receiver<TunnelEvent> {
+        self.core.events.subscribe()
+    }
+
+    /// The handle that the control socket is served from.
+    pub fn handle(&self) -> Arc<dyn Handle> {
+        Arc::clone(&self.api) as Arc<dyn Handle>
+    }
+
+    /// Ends every tunnel, waits for the threads, and closes the store.
+    pub async fn shutdown(self) {
+        let Self { core, threads, .. } = self;
+        // Joining blocks for as long as a turn of an event loop takes.
+        let _ = tokio::task::spawn_blocking(move || {
+            drop(threads);
+            core.store.close();
+        })
+        .await;
+    }
+}
+
+/// The threads that were started; they end when this is dropped.
+#[derive(Default)]
+struct Threads {
+    shards: Vec<ShardHandle>,
+    greeters: Vec<GreeterHandle>,
+}
+
+impl Drop for Threads {
+    /// Newcomers first, so that nobody moves to a shard that has ended.
+    fn drop(&mut self) {
+        for greeter in &self.greeters {
+            greeter.mailbox.post(GreeterMessage::Stop);
+        }
+        for greeter in &mut self.greeters {
+            join(greeter.thread.take());
+        }
+        for shard in &self.shards {
+            shard.mailbox.post(ShardMessage::Stop);
+        }
+        for shard in &mut self.shards {
+            join(shard.thread.take());
+        }
+    }
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread
+        && thread.join().is_err()
+    {
+        tracing::error!("a thread had ended with a panic");
+    }
+}

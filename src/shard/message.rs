@@ -1,0 +1,149 @@
+//! What a shard is told and what it tells: plain values that cross threads.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Instant;
+
+use crate::net::isolation::{Counters, DropReason};
+use crate::proto::ClientId;
+use crate::proto::session::{Assignment, Identity, Session, SessionInfo, TlsAnswer, TlsTask};
+use crate::sys::socket::TcpInfo;
+
+/// An authenticated session with its socket, on its one move from a greeter to its shard.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The connection.
+    pub client: ClientId,
+    /// The router.
+    pub identity: Identity,
+    /// Its address.
+    pub assignment: Assignment,
+    /// The connected socket, non-blocking.
+    pub socket: TcpStream,
+    /// The router's real address.
+    pub real_address: SocketAddr,
+    /// Unix time of the login, seconds.
+    pub since: u64,
+    /// The session; the partial frame is inside.
+    pub session: Session,
+    /// The unsent tail of what the greeter has written.
+    pub unsent: Vec<u8>,
+    /// The greeter that owns the TLS engines of this client.
+    pub greeter: usize,
+}
+
+/// Whole IP packets of the host, read by a queue whose shard doesn't own their destination.
+#[derive(Debug, Default)]
+pub struct PacketBatch {
+    data: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl PacketBatch {
+    /// Adds one packet.
+    pub fn push(&mut self, packet: &[u8]) {
+        self.data.extend_from_slice(packet);
+        self.ends.push(self.data.len());
+    }
+
+    /// Number of packets.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// True without packets.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The packets in the order they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).filter_map(|(start, &end)| self.data.get(start..end))
+    }
+}
+
+/// Why a tunnel is cut from our side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// An operator disconnected it; the router may come back.
+    Disconnected,
+    /// The account was disabled.
+    Disabled,
+    /// The account was removed.
+    Removed,
+    /// The concentrator stops.
+    Stopping,
+}
+
+impl Cut {
+    /// Stable name for metrics and the API.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Disconnected => "disconnected_by_operator",
+            Self::Disabled => "account_disabled",
+            Self::Removed => "account_removed",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// What a shard can be told.
+pub enum ShardMessage {
+    /// A tunnel to carry from now on.
+    Arrival(Box<Arrival>),
+    /// Packets of the host for tunnels of this shard.
+    Packets(PacketBatch),
+    /// The answer of a TLS engine, for the client that holds this address.
+    TlsAnswer(ClientId, Ipv4Addr, TlsAnswer),
+    /// End the tunnel that holds this address.
+    Cut(Ipv4Addr, Cut),
+    /// Describe the tunnel that holds this address, or all of them.
+    Report(Option<Ipv4Addr>, Box<dyn FnOnce(Vec<TunnelReport>) + Send>),
+    /// Say how many packets had which outcome.
+    Totals(Box<dyn FnOnce(Counters) + Send>),
+    /// End every tunnel and the thread.
+    Stop,
+}
+
+/// One tunnel as its shard sees it.
+#[derive(Clone, Debug)]
+pub struct TunnelReport {
+    /// The connection.
+    pub client: ClientId,
+    /// The router.
+    pub identity: Identity,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its real address.
+    pub real_address: SocketAddr,
+    /// Unix time of the login, seconds.
+    pub since: u64,
+    /// True once packets can flow both ways.
+    pub up: bool,
+    /// What the session knows.
+    pub info: SessionInfo,
+    /// Plaintext bytes that wait for the socket.
+    pub queued_bytes: usize,
+    /// Packets dropped because the queue was full.
+    pub queue_drops: u64,
+    /// Packets that the session refused to seal.
+    pub seal_refusals: u64,
+    /// Packets of the router dropped by the isolation rules, by reason.
+    pub isolation_drops: Vec<(DropReason, u64)>,
+    /// When this was true; the times in `info` are of the same clock.
+    pub as_of: Instant,
+    /// What the kernel knows of the outer connection.
+    pub tcp: Option<TcpInfo>,
+}
+
+/// What a shard asks of the rest of the process. Calls return at once and never wait for a disk.
+pub trait ShardServices: Send + Sync {
+    /// Hands TLS work to the greeter that owns the client's engines.
+    fn tls_task(&self, greeter: usize, client: ClientId, task: TlsTask);
+    /// Drops all engines of a client.
+    fn forget(&self, greeter: usize, client: ClientId);
+    /// Packets can flow both ways.
+    fn up(&self, report: TunnelReport);
+    /// The tunnel has ended; `reason` is a stable name.
+    fn down(&self, report: TunnelReport, reason: &'static str);
+}
