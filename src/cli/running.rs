@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{Failure, Outcome};
+use crate::concentrator::Concentrator;
 use crate::config::{Config, LocalAddress};
 use crate::control_api::Handle;
 use crate::control_api::server::{ServerLimits, serve};
@@ -92,33 +93,18 @@ where
     result.map(|()| ExitCode::SUCCESS)
 }
 
-/// What a concentrator offers, until there is one.
-struct Head;
-
-impl Head {
-    fn handle(&self) -> Arc<dyn Handle> {
-        unreachable!("never made")
-    }
-
-    fn local_addresses(&self) -> &[SocketAddr] {
-        &[]
-    }
-
-    #[expect(clippy::unused_async, reason = "the form of the concentrator's")]
-    async fn shutdown(self) {}
+async fn start(config: Config) -> Result<Concentrator, Failure> {
+    Concentrator::builder().config(config).start().await.map_err(|error| Failure(error.to_string()))
 }
 
-#[expect(clippy::unused_async, reason = "the form of the concentrator's")]
-async fn start(_config: Config) -> Result<Head, Failure> {
-    Err(Failure("this build cannot serve yet".into()))
-}
-
-/// The addresses of this host, for the checks of the configuration.
+/// The addresses of this host, for the checks of the configuration. Without them those checks
+/// find nothing, and the kernel has the last word.
 pub(super) fn local_addresses() -> Vec<LocalAddress> {
-    Vec::new()
+    let found = crate::tun::host_addresses().unwrap_or_default();
+    found.into_iter().map(|(interface, address)| LocalAddress { interface, address }).collect()
 }
 
 /// Whether this process may make a TUN device; makes nothing that stays.
 pub(super) fn check_permission() -> Result<(), Failure> {
-    Err(Failure("this build cannot serve yet".into()))
+    crate::tun::check_permission().map_err(|error| Failure(error.to_string()))
 }

@@ -49,22 +49,20 @@ pub(super) struct Full;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
 
     #[test]
     fn a_full_queue_refuses() {
         let pool = SlowPool::new(1, 1).unwrap();
-        let (started, has_started) = mpsc::sync_channel(0);
-        let (release, released) = mpsc::sync_channel::<()>(0);
+        let (started, has_started) = sync_channel(0);
+        let (release, released) = sync_channel::<()>(0);
         pool.run(move || {
             started.send(()).unwrap();
             released.recv().unwrap();
         })
         .unwrap();
         has_started.recv().unwrap();
-        let (done, is_done) = mpsc::sync_channel(1);
+        let (done, is_done) = sync_channel(1);
         pool.run(move || done.send(()).unwrap()).unwrap();
         assert_eq!(pool.run(|| {}), Err(Full));
         release.send(()).unwrap();

@@ -140,7 +140,8 @@ fn present(
     certificate: Option<&str>,
 ) -> Result<String, Refusal> {
     let username = user.map_or_else(String::new, |user| format!("{user}-user"));
-    let password = password_of.map_or(WRONG.to_vec(), |name| [name.as_bytes(), RIGHT].concat());
+    let password =
+        password_of.map_or_else(|| WRONG.to_vec(), |name| [name.as_bytes(), RIGHT].concat());
     let common_name = certificate.map(|name| format!("{name}-cn"));
     outcome(directory, username.as_bytes(), &password, common_name.as_deref().map(str::as_bytes))
 }

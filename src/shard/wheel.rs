@@ -138,8 +138,7 @@ mod tests {
         wheel.insert(start + Duration::from_secs(3600), 1, 0);
         let mut now = start;
         let mut turns = 0;
-        loop {
-            let Some(next) = wheel.next() else { break };
+        while let Some(next) = wheel.next() {
             assert!(next > now || turns == 0, "the wheel must not spin");
             now = next;
             turns += 1;

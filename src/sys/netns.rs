@@ -58,6 +58,18 @@ pub fn interface_index(name: &str) -> Option<u32> {
     (index != 0).then_some(index)
 }
 
+/// The name of an interface in the calling thread's namespace.
+pub fn interface_name(index: u32) -> Option<String> {
+    let mut name = [0u8; libc::IF_NAMESIZE];
+    // SAFETY: the kernel's library writes at most IF_NAMESIZE bytes, its NUL included, into `name`.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
+    if found.is_null() {
+        return None;
+    }
+    let text = std::ffi::CStr::from_bytes_until_nul(&name).ok()?;
+    Some(text.to_string_lossy().into_owned())
+}
+
 #[cfg(test)]
 pub(crate) mod testing {
     use std::io::Write;

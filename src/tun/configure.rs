@@ -13,7 +13,7 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage,
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
 use super::TunError;
-use crate::sys::netns::interface_index;
+use crate::sys::netns::{interface_index, interface_name};
 
 /// What [`super::Device::configure`] could not do but can live without, a sentence each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,16 +68,18 @@ pub(super) fn configure(
     Ok(Configured { warnings })
 }
 
-/// Every address of every interface of this host.
+/// Every address of this host, each with the name of its interface.
 ///
 /// # Errors
 /// The kernel can't be asked.
-pub fn host_addresses() -> io::Result<Vec<IpAddr>> {
+pub fn host_addresses() -> io::Result<Vec<(String, IpAddr)>> {
     with_netlink(async |handle: Handle| {
         let mut found = Vec::new();
         let mut answers = pin!(handle.address().get().execute());
         while let Some(answer) = answers.next().await {
-            let attributes = answer.map_err(os_error)?.attributes;
+            let answer = answer.map_err(os_error)?;
+            let interface = interface_name(answer.header.index).unwrap_or_default();
+            let attributes = answer.attributes;
             // On a point-to-point link only IFA_LOCAL is ours, IFA_ADDRESS is the peer's.
             let local = attributes.iter().find_map(|attribute| match attribute {
                 AddressAttribute::Local(address) => Some(*address),
@@ -87,7 +89,7 @@ pub fn host_addresses() -> io::Result<Vec<IpAddr>> {
                 AddressAttribute::Address(address) => Some(*address),
                 _ => None,
             });
-            found.extend(local.or(own));
+            found.extend(local.or(own).map(|address| (interface, address)));
         }
         Ok(found)
     })?
