@@ -151,9 +151,7 @@ impl Established {
         let expected = match packet.opcode {
             Opcode::ControlV1 | Opcode::ControlWkcV1 | Opcode::AckV1 => true,
             // A repetition of the login's resets: acknowledged, and nothing else.
-            Opcode::HardResetClientV2 | Opcode::HardResetClientV3 => {
-                packet.key_id == KeyId::FIRST && packet.message_id.is_some_and(|id| id <= 1)
-            }
+            Opcode::HardResetClientV2 | Opcode::HardResetClientV3 => packet.key_id == KeyId::FIRST,
             Opcode::SoftResetV1 => packet.message_id == Some(0),
             Opcode::HardResetServerV2
             | Opcode::HardResetServerV1
@@ -211,13 +209,12 @@ impl Established {
         if !self.up && now >= self.up_by {
             return Err(SessionError::Closed(CloseReason::LoginTimeout));
         }
-        if let Some(due) = self.live.dead_at(shared.config.restart)
-            && now >= due
-        {
-            self.live.forgive(due, now);
-            if self.live.dead_at(shared.config.restart).is_some_and(|due| now >= due) {
-                return Err(SessionError::Closed(CloseReason::PeerDead));
-            }
+        let restart = shared.config.restart;
+        if let Some(due) = self.deadline(shared) {
+            self.live.forgive(due, now, restart);
+        }
+        if self.live.dead_at(restart).is_some_and(|due| now >= due) {
+            return Err(SessionError::Closed(CloseReason::PeerDead));
         }
         if self.linger.deadline().is_some_and(|due| now >= due) {
             self.linger = Linger::Over;

@@ -47,6 +47,10 @@ impl Inbox {
         if self.received.len().saturating_add(plain.len()) > MAX_MESSAGE {
             return Err(SessionError::Closed(CloseReason::ControlFlood));
         }
+        if self.received.capacity() == 0 {
+            // Room for any usual message, so that no copy of the secrets stays in a smaller block.
+            self.received.reserve_exact(MAX_MESSAGE);
+        }
         self.received.extend_from_slice(plain);
         let Some((message, consumed)) = KeyMethod2::decode_client(&self.received, true)? else {
             return Ok(None);

@@ -119,10 +119,9 @@ impl Login {
                 | Opcode::ControlWkcV1
                 | Opcode::AckV1
         );
-        // Resets in a row: RouterOS numbers the second one 1, a repetition keeps its number.
-        let reset = matches!(packet.opcode, Opcode::HardResetClientV2 | Opcode::HardResetClientV3);
-        let late = reset && packet.message_id.is_some_and(|id| id > 1);
-        if !expected || late || packet.key_id != KeyId::FIRST {
+        // Resets in a row are ordinary messages: RouterOS numbers the second one 1, a repetition
+        // keeps its number.
+        if !expected || packet.key_id != KeyId::FIRST {
             return Err(SessionError::Closed(CloseReason::UnexpectedPacket));
         }
         self.channel.accept(packet, shared)?;

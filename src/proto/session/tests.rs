@@ -3,7 +3,12 @@
 
 mod bench;
 mod data;
+mod export;
+mod hostile;
+mod lifetime;
 mod login;
+mod rekey;
+mod table;
 mod wrapping;
 
 pub(super) use bench::epoch;

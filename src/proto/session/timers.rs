@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// A timer that fires this much late means that we stood still, not the peer.
 const STALL: Duration = Duration::from_secs(2);
 
+/// Time that a peer has at least after a stall of ours.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// Rekeys that a peer may begin within [`REKEY_FLOOD_WINDOW`].
 const REKEY_FLOOD: usize = 30;
 const REKEY_FLOOD_WINDOW: Duration = Duration::from_secs(60);
@@ -35,11 +38,14 @@ impl Liveness {
         self.pinged.then(|| self.last_heard + restart)
     }
 
-    /// Our own stall counts against nobody: time by which a timer came late is given back.
-    pub(super) fn forgive(&mut self, due: Instant, now: Instant) {
+    /// Our own stall counts against nobody: the time by which a timer that was `due` comes late is
+    /// given back, and what waits in the socket gets the time to be read.
+    pub(super) fn forgive(&mut self, due: Instant, now: Instant, restart: Duration) {
         let late = now.saturating_duration_since(due);
         if late > STALL {
-            self.last_heard += late;
+            let given_back = self.last_heard + late;
+            let grace = now.checked_sub(restart.saturating_sub(GRACE));
+            self.last_heard = grace.map_or(given_back, |grace| given_back.max(grace)).min(now);
         }
     }
 }
@@ -102,11 +108,13 @@ mod tests {
         let start = crate::proto::session::tests::epoch();
         let mut liveness = Liveness { pinged: true, ..Liveness::new(start) };
         let restart = Duration::from_secs(90);
-        let due = liveness.dead_at(restart).unwrap();
-        liveness.forgive(due, due + Duration::from_secs(1));
-        assert_eq!(liveness.dead_at(restart), Some(due), "a second is the timer's own grain");
-        liveness.forgive(due, due + Duration::from_secs(40));
-        assert_eq!(liveness.dead_at(restart), Some(due + Duration::from_secs(40)));
+        let after = |seconds| start + Duration::from_secs(seconds);
+        liveness.forgive(after(20), after(21), restart);
+        assert_eq!(liveness.dead_at(restart), Some(after(90)), "a second is the timer's own grain");
+        liveness.forgive(after(20), after(60), restart);
+        assert_eq!(liveness.dead_at(restart), Some(after(130)), "40 seconds are given back");
+        liveness.forgive(after(130), after(150), restart);
+        assert_eq!(liveness.dead_at(restart), Some(after(160)), "at least the grace");
     }
 
     #[test]

@@ -500,6 +500,11 @@ impl Bench {
         }
     }
 
+    pub(super) fn forget_engines(&mut self) {
+        self.engines.clear();
+        self.held.clear();
+    }
+
     pub(super) fn live_engines(&self) -> usize {
         self.engines.len()
     }
