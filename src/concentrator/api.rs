@@ -307,6 +307,13 @@ impl ApiHandle {
         if let Some(reason) = &store.degraded {
             degraded.push(Degraded { part: "store".to_owned(), reason: reason.clone() });
         }
+        let tun_failed =
+            core.shard_counters.iter().any(|shard| shard.tun_failed.load(Ordering::Relaxed));
+        let tun = TunStatus { up: !tun_failed, ..self.facts.tun.clone() };
+        if tun_failed {
+            let reason = "the TUN device is gone; restart the concentrator".to_owned();
+            degraded.push(Degraded { part: "tun".to_owned(), reason });
+        }
         let mut counters = core.counters();
         counters.extend(self.drops().await);
         let pool = {
@@ -323,8 +330,8 @@ impl ApiHandle {
             pid: std::process::id(),
             started: Timestamp(started),
             uptime_seconds: clock::unix_seconds().saturating_sub(started),
-            ready: self.facts.tun.up && self.facts.listeners.iter().all(|listener| listener.up),
-            tun: self.facts.tun.clone(),
+            ready: tun.up && self.facts.listeners.iter().all(|listener| listener.up),
+            tun,
             listeners: self.listeners(),
             management_address: self.facts.management_address,
             routers: core.accounts.read().len() as u64,

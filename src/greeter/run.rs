@@ -157,7 +157,10 @@ impl Greeter {
                 if event.writable() {
                     self.flush(key);
                 }
-                if event.readable() {
+                if event.closed() && self.conns.get(key).is_some_and(|conn| conn.paused) {
+                    // Nobody reads it, so nothing else would silence the report.
+                    self.close(key, "connection_reset", "the connection was reset");
+                } else if event.readable() {
                     self.on_readable(now, key);
                 }
             }

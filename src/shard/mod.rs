@@ -14,7 +14,7 @@ mod wheel;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -68,6 +68,8 @@ pub struct ShardCounters {
     pub forward_drops: AtomicU64,
     /// Packets the TUN queue refused.
     pub tun_drops: AtomicU64,
+    /// The TUN queue has failed for good.
+    pub tun_failed: AtomicBool,
     /// Packets of the host for addresses without a tunnel.
     pub no_tunnel: AtomicU64,
     /// Keys renewed.

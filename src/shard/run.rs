@@ -152,7 +152,15 @@ impl Shard {
     fn read_tun(&mut self, now: Instant) {
         let mut scratch = std::mem::take(&mut self.scratch);
         for _ in 0..TUN_PACKETS_A_TURN {
-            let Ok(n) = self.tun.recv(&mut scratch) else { break };
+            let n = match self.tun.recv(&mut scratch) {
+                Ok(n) => n,
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock) => break,
+                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted) => continue,
+                Err(error) => {
+                    self.lose_tun(&error);
+                    break;
+                }
+            };
             self.counters.host_packets.fetch_add(1, Ordering::Relaxed);
             self.counters.host_bytes.fetch_add(n as u64, Ordering::Relaxed);
             let packet = scratch.get(..n).unwrap_or_default();
@@ -177,6 +185,13 @@ impl Shard {
             };
             counter.fetch_add(count, Ordering::Relaxed);
         }
+    }
+
+    /// The device is gone: tunnels stay, packets of the host don't come any more.
+    fn lose_tun(&mut self, error: &io::Error) {
+        tracing::error!(shard = self.config.index, %error, "the TUN queue failed; restart to mend");
+        self.counters.tun_failed.store(true, Ordering::Relaxed);
+        let _ = self.epoll.remove(self.tun.as_fd());
     }
 
     fn packet_for_router(&mut self, now: Instant, packet: &[u8]) {
@@ -344,11 +359,7 @@ impl Shard {
         let _ = socket::set_user_timeout(fd, self.config.user_timeout);
         let entry = self.tunnels.vacant_entry();
         let key = entry.key();
-        if let Err(error) = self.epoll.add(fd, key as u64, Interest::READ) {
-            tracing::error!(%error, "a tunnel can't be watched and is closed");
-            self.services.forget(arrival.greeter, arrival.client);
-            return;
-        }
+        let watched = self.epoll.add(fd, key as u64, Interest::READ);
         entry.insert(Tunnel {
             client: arrival.client,
             identity: arrival.identity,
@@ -374,7 +385,13 @@ impl Shard {
             tracing::error!(%error, %address, "a tunnel's address can't be routed");
         }
         self.counters.tunnels.fetch_add(1, Ordering::Relaxed);
-        self.settle(key);
+        match watched {
+            Ok(()) => self.settle(key),
+            Err(error) => {
+                tracing::error!(%error, "a tunnel can't be watched");
+                self.close(key, "not_watchable");
+            }
+        }
     }
 
     fn cut(&mut self, now: Instant, address: Ipv4Addr, cut: Cut) {
