@@ -188,7 +188,7 @@ impl Shard {
     }
 
     /// The device is gone: tunnels stay, packets of the host don't come any more.
-    fn lose_tun(&mut self, error: &io::Error) {
+    fn lose_tun(&self, error: &io::Error) {
         tracing::error!(shard = self.config.index, %error, "the TUN queue failed; restart to mend");
         self.counters.tun_failed.store(true, Ordering::Relaxed);
         let _ = self.epoll.remove(self.tun.as_fd());
