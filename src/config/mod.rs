@@ -280,7 +280,7 @@ impl Config {
         // What could not be read was replaced by its default; a clash with that would mislead.
         let mut clashes = Vec::new();
         check::problems(&config, local, &mut clashes);
-        clashes.retain(|clash| !problems.iter().any(|problem| problem.key == clash.key));
+        clashes.retain(|clash| !problems.iter().any(|problem| problem.key.starts_with(&clash.key)));
         problems.extend(clashes);
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(problems)) }
     }

@@ -250,13 +250,15 @@ fn pem(section: &mut Section<'_>, key: &str, path: &Path, mark: &str) {
 
 fn data(mut section: Section<'_>) -> Data {
     let given = section.has("ciphers");
+    let before = section.problems();
     let ciphers = section.texts("ciphers", |text| {
         DataCipher::from_name(&text.to_ascii_uppercase()).ok_or_else(|| {
             let all: Vec<_> = DataCipher::ALL.iter().map(|cipher| cipher.name()).collect();
             format!("\"{}\" is not one of {}", values::show(text), all.join(", "))
         })
     });
-    if given && ciphers.as_ref().is_some_and(Vec::is_empty) {
+    let empty = ciphers.as_ref().is_some_and(Vec::is_empty);
+    if given && empty && section.problems() == before {
         section.problem("ciphers", "must name at least one cipher");
     }
     let ciphers = ciphers

@@ -48,6 +48,11 @@ impl<'n> Section<'n> {
         self.notes.problem(key, message);
     }
 
+    /// How many problems have been noted, in all tables.
+    pub(super) fn problems(&self) -> usize {
+        self.notes.problems.len()
+    }
+
     /// True if the file has the key and nobody has taken it yet.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)

@@ -298,7 +298,8 @@ mod tests {
     #[test]
     fn refuses_paths_and_folders_of_another_user() {
         if cred::effective_uid() != 0 {
-            println!("SKIPPED: refuses_paths_and_folders_of_another_user needs root");
+            let line = b"SKIPPED: refuses_paths_and_folders_of_another_user: needs root\n";
+            let _ = io::Write::write_all(&mut io::stderr(), line);
             return;
         }
         let dir = folder();

@@ -1,0 +1,168 @@
+//! A concentrator that keeps its routers in a map and has no tunnels but those it is told to have.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+
+use tunnelhead::control_api::types::{
+    CreatedRouter, ListenerStatus, NewRouter, PoolStatus, RouterPatch, RouterView, SecretText,
+    Status, StoreStatus, Timestamp, TunStatus, TunnelView,
+};
+use tunnelhead::control_api::{Answer, ApiError, ErrorCode, Handle};
+
+pub(crate) struct Cardboard {
+    pub(crate) routers: Mutex<BTreeMap<String, RouterView>>,
+    /// How many tunnels: r0, r1, ...
+    pub(crate) tunnels: usize,
+    pub(crate) tun_up: bool,
+    pub(crate) listener_up: bool,
+}
+
+impl Default for Cardboard {
+    fn default() -> Self {
+        Self { routers: Mutex::default(), tunnels: 0, tun_up: true, listener_up: true }
+    }
+}
+
+fn view(new: &NewRouter) -> RouterView {
+    RouterView {
+        name: new.name.clone(),
+        username: new.username.clone().unwrap_or_else(|| new.name.clone()),
+        login: new.login,
+        certificate_cn: new.certificate_cn.clone(),
+        cipher: new.cipher.clone(),
+        auth: new.auth.clone(),
+        address: new.address,
+        address_static: new.address.is_some(),
+        disabled: false,
+        connected: false,
+        created: Timestamp(1_795_305_600),
+        last_seen: None,
+    }
+}
+
+fn tunnel(number: usize) -> TunnelView {
+    TunnelView {
+        router: format!("r{number}"),
+        address: Ipv4Addr::new(100, 64, 1, u8::try_from(number).unwrap()),
+        real_address: "192.0.2.1:40000".parse().unwrap(),
+        state: "up".into(),
+        since: Timestamp(1_795_305_600),
+        last_heard: None,
+        cipher: "AES-256-CBC".into(),
+        auth: "SHA1".into(),
+        tls_version: None,
+        tls_suite: None,
+        key_age_seconds: 3,
+        rx_bytes: 10,
+        tx_bytes: 20,
+        rx_packets: 1,
+        tx_packets: 2,
+        drops: BTreeMap::new(),
+        queued_bytes: 0,
+        rtt_us: None,
+        retransmits: None,
+    }
+}
+
+fn status(tun_up: bool, listener_up: bool) -> Status {
+    Status {
+        version: "1.2.3".into(),
+        pid: 1,
+        started: Timestamp(0),
+        uptime_seconds: 5,
+        ready: tun_up && listener_up,
+        tun: TunStatus { name: "t0".into(), up: tun_up, mtu: 1500, queues: 1 },
+        listeners: vec![ListenerStatus {
+            address: "0.0.0.0:8443".parse().unwrap(),
+            wrap: "none".into(),
+            up: listener_up,
+            accepted: 1,
+        }],
+        management_address: Ipv4Addr::new(100, 127, 255, 254),
+        routers: 0,
+        tunnels: 0,
+        logins_in_progress: 0,
+        pool: PoolStatus {
+            network: "100.64.0.0/10".into(),
+            capacity: 1,
+            in_use: 0,
+            quarantined: 0,
+        },
+        shards: Vec::new(),
+        store: StoreStatus { ok: true, reason: None },
+        certificates: Vec::new(),
+        degraded: Vec::new(),
+        counters: BTreeMap::new(),
+    }
+}
+
+impl Handle for Cardboard {
+    fn status(&self) -> Answer<'_, Status> {
+        let status = status(self.tun_up, self.listener_up);
+        Box::pin(async { Ok(status) })
+    }
+
+    fn add_router(&self, new: NewRouter) -> Answer<'_, CreatedRouter> {
+        Box::pin(async move {
+            let router = view(&new);
+            let mut routers = self.routers.lock().unwrap();
+            if routers.contains_key(&new.name) {
+                return Err(ApiError::field(ErrorCode::RouterExists, "name", "exists"));
+            }
+            routers.insert(new.name.clone(), router.clone());
+            let text = |text: &str| SecretText(text.to_owned());
+            Ok(CreatedRouter {
+                router,
+                password: new.password.unwrap_or_else(|| text("generated")),
+                script: text("v7"),
+                script_v6: text("v6"),
+                ovpn: text("client"),
+            })
+        })
+    }
+
+    fn list_routers(&self) -> Answer<'_, Vec<RouterView>> {
+        Box::pin(async { Ok(self.routers.lock().unwrap().values().cloned().collect()) })
+    }
+
+    fn get_router(&self, name: &str) -> Answer<'_, RouterView> {
+        let found = self.routers.lock().unwrap().get(name).cloned();
+        let result = found.ok_or_else(|| ApiError::router_not_found(name));
+        Box::pin(async { result })
+    }
+
+    fn patch_router(&self, name: &str, patch: RouterPatch) -> Answer<'_, RouterView> {
+        let mut routers = self.routers.lock().unwrap();
+        let result = match routers.get_mut(name) {
+            None => Err(ApiError::router_not_found(name)),
+            Some(router) => {
+                router.disabled = patch.disabled.unwrap_or(router.disabled);
+                Ok(router.clone())
+            }
+        };
+        Box::pin(async { result })
+    }
+
+    fn remove_router(&self, name: &str) -> Answer<'_, ()> {
+        let removed = self.routers.lock().unwrap().remove(name);
+        let result = removed.map(drop).ok_or_else(|| ApiError::router_not_found(name));
+        Box::pin(async { result })
+    }
+
+    fn list_tunnels(&self) -> Answer<'_, Vec<TunnelView>> {
+        Box::pin(async { Ok((0..self.tunnels).map(tunnel).collect()) })
+    }
+
+    fn get_tunnel(&self, name: &str) -> Answer<'_, TunnelView> {
+        let found = (0..self.tunnels).map(tunnel).find(|one| one.router == name);
+        let result = found.ok_or_else(|| ApiError::tunnel_not_found(name));
+        Box::pin(async { result })
+    }
+
+    fn disconnect(&self, name: &str) -> Answer<'_, ()> {
+        let found = (0..self.tunnels).map(tunnel).any(|one| one.router == name);
+        let result = if found { Ok(()) } else { Err(ApiError::tunnel_not_found(name)) };
+        Box::pin(async { result })
+    }
+}
