@@ -8,14 +8,14 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::output::{print, print_json};
 use super::running::{self, Signals};
 use super::{Failure, Outcome};
+use crate::concentrator::{self, Concentrator};
 use crate::config::{Config, Listener};
+use crate::control_api::ErrorCode;
 use crate::control_api::types::{CreatedRouter, NewRouter};
-use crate::control_api::{ErrorCode, Handle};
 
 const CONFIG: &str = "tunnelhead.toml";
 const DEFAULT_LISTEN: &str = "0.0.0.0:8443";
@@ -30,14 +30,14 @@ pub(super) async fn quickstart(
 ) -> Outcome {
     let signals = Signals::take()?;
     running::start_logging();
-    running::check_permission()?;
+    concentrator::check_tun_permission()?;
     let dir = std::path::absolute(dir)?;
     make_folder(&dir)?;
     let file = dir.join(CONFIG);
     if !file.exists() {
         write_private(&file, &first_config(listen))?;
     }
-    let local = running::local_addresses();
+    let local = running::local_addresses()?;
     let mut config = Config::load(&file, &local)?;
     if let Some(address) = listen {
         // The file may say otherwise since an earlier run; the command line counts.
@@ -48,15 +48,17 @@ pub(super) async fn quickstart(
         config.control_socket = socket;
     }
     let socket = config.control_socket.clone();
-    running::run(config, signals, |handle, addresses| async move {
-        let router = first_router(&handle, &dir, verify_server).await?;
+    running::run(config, signals, async |head| {
+        let addresses = head.local_addresses().to_vec();
+        let router = first_router(head, &dir, verify_server).await?;
         if json {
             let document = serde_json::json!({
                 "dir": dir, "config": file, "socket": socket, "listen": addresses, "router": router,
             });
             return Ok(print_json(&document)?);
         }
-        let notes = handle.status().await?.degraded.into_iter().map(|one| one.reason).collect();
+        let notes =
+            head.handle().status().await?.degraded.into_iter().map(|one| one.reason).collect();
         Ok(print(&Welcome { dir, file, socket, addresses, router, notes }.text())?)
     })
     .await
@@ -76,13 +78,19 @@ fn first_config(listen: Option<SocketAddr>) -> String {
 
 /// The account and its files, made once.
 async fn first_router(
-    handle: &Arc<dyn Handle>,
+    head: &Concentrator,
     dir: &Path,
     verify_server: bool,
 ) -> Result<CreatedRouter, Failure> {
     let known = dir.join(format!("{ROUTER}.json"));
+    let handle = head.handle();
     let router = match handle.get_router(ROUTER).await {
-        Ok(_) => read_router(&known)?,
+        Ok(_) => {
+            let saved = read_router(&known)?;
+            let verified = saved.script.expose().contains("verify-server-certificate=yes");
+            // Written anew: the port or the name to dial may be another one than last time.
+            head.provision(ROUTER, saved.password, verify_server || verified)?
+        }
         Err(error) if error.code == ErrorCode::RouterNotFound => {
             let mut new = NewRouter::named(ROUTER);
             new.verify_server = verify_server;

@@ -1,18 +1,14 @@
 //! The process around a concentrator: logging, signals, control socket, a graceful end.
 
-use std::future::Future;
 use std::io::IsTerminal as _;
-use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{Failure, Outcome};
-use crate::concentrator::Concentrator;
+use crate::concentrator::{self, Concentrator};
 use crate::config::{Config, LocalAddress};
-use crate::control_api::Handle;
 use crate::control_api::server::{ServerLimits, serve};
 use crate::control_api::socket::ControlSocket;
 
@@ -55,25 +51,22 @@ impl Signals {
 
 /// Serves until a signal comes; `ready` runs once the control socket answers. A second signal ends
 /// the process without waiting for tunnels to be told.
-pub(super) async fn run<F>(
+pub(super) async fn run(
     config: Config,
     mut signals: Signals,
-    ready: impl FnOnce(Arc<dyn Handle>, Vec<SocketAddr>) -> F,
-) -> Outcome
-where
-    F: Future<Output = Result<(), Failure>>,
-{
+    ready: impl AsyncFnOnce(&Concentrator) -> Result<(), Failure>,
+) -> Outcome {
     let limits =
         ServerLimits::new(config.limits.control_connections, config.limits.control_body_bytes);
     let socket = ControlSocket::bind(&config.control_socket)?;
     let path = socket.path().to_owned();
-    let head = start(config).await?;
+    let head = Concentrator::builder().config(config).start().await?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let control = tokio::spawn(serve(socket, head.handle(), limits, async {
         // The sender is dropped if we fail: a stop as well.
         let _ = stopped.await;
     }));
-    let result = ready(head.handle(), head.local_addresses().to_vec()).await;
+    let result = ready(&head).await;
     if result.is_ok() {
         tracing::info!(control_socket = %path.display(), "serving");
         signals.next().await;
@@ -93,18 +86,8 @@ where
     result.map(|()| ExitCode::SUCCESS)
 }
 
-async fn start(config: Config) -> Result<Concentrator, Failure> {
-    Concentrator::builder().config(config).start().await.map_err(|error| Failure(error.to_string()))
-}
-
-/// The addresses of this host, for the checks of the configuration. Without them those checks
-/// find nothing, and the kernel has the last word.
-pub(super) fn local_addresses() -> Vec<LocalAddress> {
-    let found = crate::tun::host_addresses().unwrap_or_default();
-    found.into_iter().map(|(interface, address)| LocalAddress { interface, address }).collect()
-}
-
-/// Whether this process may make a TUN device; makes nothing that stays.
-pub(super) fn check_permission() -> Result<(), Failure> {
-    crate::tun::check_permission().map_err(|error| Failure(error.to_string()))
+/// The addresses of this host, for the checks of the configuration.
+pub(super) fn local_addresses() -> Result<Vec<LocalAddress>, Failure> {
+    concentrator::local_addresses()
+        .map_err(|error| Failure(format!("cannot read the addresses of this host: {error}")))
 }

@@ -13,7 +13,7 @@ use crate::config::{Config, ConfigError, LocalAddress, Problem};
 pub(super) async fn serve(file: Option<&Path>, socket: Option<PathBuf>) -> Outcome {
     let signals = Signals::take()?;
     running::start_logging();
-    let local = running::local_addresses();
+    let local = running::local_addresses()?;
     let mut config = load(file, &local)?;
     if let Some(socket) = socket {
         config.control_socket = socket;
@@ -21,8 +21,8 @@ pub(super) async fn serve(file: Option<&Path>, socket: Option<PathBuf>) -> Outco
     for Problem { key, message } in config.warnings(&local) {
         tracing::warn!("{key} {message}");
     }
-    running::run(config, signals, |_, addresses| async move {
-        for address in addresses {
+    running::run(config, signals, async |head| {
+        for address in head.local_addresses() {
             tracing::info!(%address, "listening");
         }
         Ok(())
@@ -42,7 +42,7 @@ fn load(file: Option<&Path>, local: &[LocalAddress]) -> Result<Config, ConfigErr
 }
 
 pub(super) fn check_config(file: &Path, as_json: bool) -> Outcome {
-    let local = running::local_addresses();
+    let local = running::local_addresses()?;
     let list = |problems: &[Problem]| -> Vec<_> {
         problems.iter().map(|one| json!({"key": one.key, "message": one.message})).collect()
     };

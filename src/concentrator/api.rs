@@ -157,9 +157,29 @@ impl ApiHandle {
         }
         self.replace(account.clone())?;
         tracing::info!(router = %account.name, "router added");
-        let texts = self.provisioning.texts(&account, &password, new.verify_server)?;
+        self.provisioned(&account, password, new.verify_server)
+    }
+
+    /// The scripts of an account whose password is known to the caller.
+    pub(super) fn provision(
+        &self,
+        name: &str,
+        password: SecretText,
+        verify_server: bool,
+    ) -> Result<CreatedRouter, ApiError> {
+        let account = self.account(name)?;
+        self.provisioned(&account, password, verify_server)
+    }
+
+    fn provisioned(
+        &self,
+        account: &Account,
+        password: SecretText,
+        verify_server: bool,
+    ) -> Result<CreatedRouter, ApiError> {
+        let texts = self.provisioning.texts(account, &password, verify_server)?;
         Ok(CreatedRouter {
-            router: self.view(&account),
+            router: self.view(account),
             password,
             script: SecretText(texts.script),
             script_v6: SecretText(texts.script_v6),

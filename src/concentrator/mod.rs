@@ -19,6 +19,7 @@ mod api;
 mod authenticator;
 mod core;
 mod events;
+mod host;
 mod provisioning;
 mod secrets;
 mod slow_pool;
@@ -31,7 +32,8 @@ use std::thread::JoinHandle;
 use tokio::sync::broadcast;
 
 use crate::config::Config;
-use crate::control_api::Handle;
+use crate::control_api::types::{CreatedRouter, SecretText};
+use crate::control_api::{ApiError, Handle};
 use crate::greeter::{GreeterHandle, GreeterMessage};
 use crate::shard::{ShardHandle, ShardMessage};
 use crate::store::Store;
@@ -39,6 +41,7 @@ use crate::tun::Queue;
 
 pub use authenticator::{Answer, Authenticator, LoginRequest};
 pub use events::TunnelEvent;
+pub use host::{check_tun_permission, local_addresses};
 pub use start::StartError;
 
 /// Events that a slow listener may be behind before it loses the oldest.
@@ -131,6 +134,20 @@ impl Concentrator {
     /// The handle that the control socket is served from.
     pub fn handle(&self) -> Arc<dyn Handle> {
         Arc::clone(&self.api) as Arc<dyn Handle>
+    }
+
+    /// The scripts of a router whose password the caller has kept: nothing is changed, and the
+    /// password isn't checked.
+    ///
+    /// # Errors
+    /// `router_not_found`.
+    pub fn provision(
+        &self,
+        name: &str,
+        password: SecretText,
+        verify_server: bool,
+    ) -> Result<CreatedRouter, ApiError> {
+        self.api.provision(name, password, verify_server)
     }
 
     /// Ends every tunnel, waits for the threads, and closes the store.

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::quote::quote;
 use super::{Endpoint, Login, Wrap, ca, cipher};
 
-const INTERFACE: &str = "[find where comment=\"tunnelhead: tunnel\"]";
-const ROUTE: &str = "[find where comment=\"tunnelhead: management\"]";
+const INTERFACE: &str = "find where comment=\"tunnelhead: tunnel\"";
+const ROUTE: &str = "find where comment=\"tunnelhead: management\"";
 
 /// For RouterOS 7.9 and later.
 pub(super) fn v7(endpoint: &Endpoint<'_>, login: &Login<'_>, verify_server: bool) -> String {
@@ -31,7 +31,7 @@ pub(super) fn v7(endpoint: &Endpoint<'_>, login: &Login<'_>, verify_server: bool
     add_interface(&mut text, endpoint, login);
     let _ = writeln!(
         text,
-        "/interface ovpn-client set {INTERFACE} connect-to={host} port={port} protocol=tcp mode=ip \
+        "/interface ovpn-client set [{INTERFACE}] connect-to={host} port={port} protocol=tcp mode=ip \
          user={user} password={password} \
          profile=[/ppp profile get [find where comment=\"tunnelhead: profile\"] name] \
          cipher={cipher} auth={auth} tls-version=only-1.2 add-default-route=no route-nopull=yes \
@@ -77,7 +77,7 @@ pub(super) fn v6(endpoint: &Endpoint<'_>, login: &Login<'_>, verify_server: bool
     add_interface(&mut text, endpoint, login);
     let _ = writeln!(
         text,
-        "/interface ovpn-client set {INTERFACE} connect-to={host} port={port} mode=ip \
+        "/interface ovpn-client set [{INTERFACE}] connect-to={host} port={port} mode=ip \
          user={user} password={password} profile=tunnelhead cipher={cipher} auth=sha1 \
          add-default-route=no verify-server-certificate={verify} disabled=no",
         host = quote(endpoint.host),
@@ -139,7 +139,7 @@ fn add_interface(text: &mut String, endpoint: &Endpoint<'_>, login: &Login<'_>) 
 
 /// The route takes the interface's present name, in case somebody has renamed it.
 fn tail(text: &mut String, endpoint: &Endpoint<'_>, login: &Login<'_>) {
-    let gateway = format!("[/interface ovpn-client get {INTERFACE} name]");
+    let gateway = format!("[/interface ovpn-client get [{INTERFACE}] name]");
     let to = endpoint.management;
     let _ = writeln!(
         text,
@@ -147,7 +147,7 @@ fn tail(text: &mut String, endpoint: &Endpoint<'_>, login: &Login<'_>) {
          gateway={gateway} comment=\"tunnelhead: management\" }}"
     );
     let _ =
-        writeln!(text, "/ip route set {ROUTE} dst-address={to}/32 gateway={gateway} disabled=no");
+        writeln!(text, "/ip route set [{ROUTE}] dst-address={to}/32 gateway={gateway} disabled=no");
     if let Some(name) = login.certificate_cn {
         let _ = writeln!(
             text,
@@ -155,11 +155,11 @@ fn tail(text: &mut String, endpoint: &Endpoint<'_>, login: &Login<'_>) {
              key, then set it:",
             quote(name)
         );
-        let _ = writeln!(text, "# /interface ovpn-client set {INTERFACE} certificate=NAME");
+        let _ = writeln!(text, "# /interface ovpn-client set [{INTERFACE}] certificate=NAME");
     }
     let _ = writeln!(
         text,
-        ":put \"tunnelhead: done. See: /interface ovpn-client monitor {}\"",
+        ":put \"tunnelhead: done. See: /interface ovpn-client monitor [{}]\"",
         INTERFACE.replace('"', "\\\"")
     );
 }

@@ -120,6 +120,31 @@ fn nothing_is_found_by_position_or_added_without_looking() {
     }
 }
 
+/// `find` is a command of a menu: `[/menu find ...]`, or `[find ...]` inside a command of the menu.
+#[test]
+fn every_find_belongs_to_a_menu() {
+    let mut seen = 0;
+    for script in every_script() {
+        for line in script.lines().filter(|line| !line.starts_with('#')) {
+            for (at, _) in line.match_indices("find where") {
+                let before = &line[..at];
+                let good = match before.strip_suffix('[') {
+                    Some(verb) => [" set ", " get ", " remove ", " monitor "]
+                        .iter()
+                        .any(|v| verb.ends_with(v)),
+                    None => {
+                        let menu = before.rsplit('[').next().unwrap();
+                        menu.starts_with('/') && menu.ends_with(' ') && !menu.contains('=')
+                    }
+                };
+                assert!(good, "{line}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 100, "{seen}");
+}
+
 #[test]
 fn the_v7_script_says_everything() {
     let ca = ca();

@@ -4,7 +4,6 @@
 pub mod cred;
 pub mod epoll;
 pub mod eventfd;
-pub mod interfaces;
 pub mod mailbox;
 pub mod netns;
 pub mod rlimit;
