@@ -14,7 +14,8 @@ pub trait TlsEngine: Send {
     /// Executes one operation.
     ///
     /// [`TlsOp::Open`] starts the engine: a client answers with its first flight, a server with
-    /// nothing. [`TlsOp::Close`] ends it without a word to the peer; dropping it does the same.
+    /// nothing. The first [`TlsOp::Input`] does the same, so a driver whose sessions expect no
+    /// answer to `Open` need not pass it on. [`TlsOp::Close`] ends it without a word to the peer; dropping it does the same.
     fn handle(&mut self, op: TlsOp) -> EngineAnswer;
 }
 

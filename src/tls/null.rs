@@ -104,15 +104,7 @@ impl NullEngine {
                 self.state = State::Failed;
                 Ok(())
             }
-            TlsOp::Open => {
-                if self.state == State::Idle {
-                    self.client_hello = self.hello();
-                    let hello = self.client_hello.clone();
-                    self.push_record(CLIENT_HELLO, &hello, answer)?;
-                    self.state = State::Hello;
-                }
-                Ok(())
-            }
+            TlsOp::Open => self.start(answer),
             TlsOp::Write(message) => {
                 if self.state != State::Established {
                     return Err("a message was written before the handshake was complete");
@@ -120,6 +112,7 @@ impl NullEngine {
                 self.push_record(DATA, message.expose(), answer)
             }
             TlsOp::Input(bytes) => {
+                self.start(answer)?;
                 self.incoming.extend_from_slice(&bytes);
                 let mut plaintext = Vec::new();
                 let result = self.read_records(&mut plaintext, answer);
@@ -127,6 +120,17 @@ impl NullEngine {
                 result
             }
         }
+    }
+
+    /// The client's first flight, once.
+    fn start(&mut self, answer: &mut EngineAnswer) -> Result<(), &'static str> {
+        if self.state == State::Idle {
+            self.client_hello = self.hello();
+            let hello = self.client_hello.clone();
+            self.push_record(CLIENT_HELLO, &hello, answer)?;
+            self.state = State::Hello;
+        }
+        Ok(())
     }
 
     fn read_records(

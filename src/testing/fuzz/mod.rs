@@ -7,6 +7,7 @@
 
 mod crypto;
 mod packets;
+mod session;
 mod text;
 mod wire;
 
@@ -14,7 +15,10 @@ use std::time::Instant;
 
 pub use crypto::{data_open, unwrap_none, unwrap_tls_auth, unwrap_tls_crypt, unwrap_tls_crypt_v2};
 pub use packets::{inner_ip, proxy_protocol};
-pub use text::{config, control_message, options_string, peer_info, static_key};
+pub use session::{session_import, session_stream};
+pub use text::{
+    config, control_message, key_method2, options_string, peer_info, push_parse, static_key,
+};
 pub use wire::{control_packet, frames};
 
 /// One body: takes any bytes, panics if a rule is broken.
@@ -28,9 +32,13 @@ pub const BODIES: &[(&str, Body)] = &[
     ("data_open", data_open),
     ("frames", frames),
     ("inner_ip", inner_ip),
+    ("key_method2", key_method2),
     ("options_string", options_string),
     ("peer_info", peer_info),
     ("proxy_protocol", proxy_protocol),
+    ("push_parse", push_parse),
+    ("session_import", session_import),
+    ("session_stream", session_stream),
     ("static_key", static_key),
     ("unwrap_none", unwrap_none),
     ("unwrap_tls_auth", unwrap_tls_auth),

@@ -6,7 +6,10 @@ use tunnelhead_crypto::{StaticKey, TlsCryptV2ClientKey, TlsCryptV2ServerKey};
 
 use super::Input;
 use crate::config::Config;
-use crate::proto::control::{MAX_MESSAGE, Message, MessageReader, OptionsString, PeerInfo};
+use crate::proto::control::{
+    KeyMethod2, MAX_MESSAGE, Message, MessageReader, OptionsString, PeerInfo,
+};
+use crate::proto::negotiate::push_parse as parse_push;
 
 /// Peer info: bounded, and every question has an answer.
 pub fn peer_info(data: &[u8]) {
@@ -58,6 +61,54 @@ pub fn control_message(data: &[u8]) {
     }
     for message in whole.0 {
         assert_eq!(Message::parse(&message.to_text()), message);
+    }
+}
+
+/// Key method 2: what is whole without the end of the record is the same with it and with more
+/// bytes after it, and what was read is written to bytes that read the same.
+pub fn key_method2(data: &[u8]) {
+    for decode in [KeyMethod2::decode_client, KeyMethod2::decode_server] {
+        let whole = decode(data, true);
+        if let Ok(Some((message, taken))) = decode(data, false) {
+            assert!(taken <= data.len());
+            let again = decode(data.get(..taken).unwrap_or_default(), true);
+            assert!(matches!(&again, Ok(Some((_, same))) if *same == taken), "{again:?}");
+            assert!(matches!(&whole, Ok(Some((_, same))) if *same == taken), "{whole:?}");
+            drop(message);
+        }
+    }
+    let Ok(Some((message, _))) = KeyMethod2::decode_client(data, true) else { return };
+    let Ok(bytes) = message.encode_client() else { return };
+    match KeyMethod2::decode_client(bytes.expose(), true) {
+        Ok(Some((again, taken))) => {
+            assert_eq!(taken, bytes.len());
+            assert_eq!(again.source.random1.expose(), message.source.random1.expose());
+            assert_eq!(again.options, message.options);
+            assert_eq!(again.username.unwrap_or_default(), message.username.unwrap_or_default());
+            let word = |password: &Option<tunnelhead_crypto::SecretBytes>| {
+                password.as_ref().map(|word| word.expose().to_vec()).unwrap_or_default()
+            };
+            assert_eq!(word(&again.password), word(&message.password));
+            assert_eq!(again.peer_info.unwrap_or_default(), message.peer_info.unwrap_or_default());
+        }
+        other => panic!("what was written cannot be read: {other:?}"),
+    }
+}
+
+/// Push replies, as the client role reads them.
+pub fn push_parse(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match parse_push(&text) {
+        Ok(push) => {
+            assert!(push.names.len() <= 512 && push.routes.len() <= push.names.len());
+            assert!(push.peer_id.is_none_or(|id| id < 1 << 24));
+            let _ = (push.key_export(), push.dyn_tls_crypt());
+            let names = push.names.len();
+            let mut twice = push.clone();
+            twice.merge(push);
+            assert_eq!(twice.names.len(), 2 * names);
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
 
