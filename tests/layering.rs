@@ -32,7 +32,19 @@ const TABLE: &[(&str, &[&str])] = &[
     ("control_api", &["sys", "telemetry"]),
     ("config", &["proto", "net", "lease", "identity", "tls", "tun", "greeter", "shard"]),
     ("concentrator", EVERYTHING_BUT_CLI),
-    ("cli", &["config", "concentrator", "control_api", "telemetry"]),
+    // Quickstart asks for its right to a device before it writes a file, and both it and
+    // check-config need the host's addresses.
+    (
+        "cli",
+        &[
+            "config",
+            "concentrator",
+            "control_api",
+            "telemetry",
+            "tun::check_permission",
+            "tun::host_addresses",
+        ],
+    ),
     ("testing", EVERYTHING_BUT_CLI),
     // lib.rs and main.rs: the crate's face.
     ("", &["access", "cli", "concentrator", "config", "control_api", "identity", "telemetry"]),
@@ -101,7 +113,7 @@ fn every_import_is_in_the_table() {
         let for_tests = test_only_files(&sources);
         for (path, text) in &sources {
             files += 1;
-            if !for_tests.contains(path) {
+            if !path.ancestors().any(|part| for_tests.contains(part)) {
                 let module = if in_crypto { vec!["crypto".to_owned()] } else { module_path(path) };
                 for complaint in check(&module, text) {
                     complaints.push(format!("{folder}/{}: {complaint}", path.display()));
@@ -211,7 +223,7 @@ fn module_path(file: &Path) -> Vec<String> {
     parts
 }
 
-/// Files that are modules under `#[cfg(test)]`: tests may use anything.
+/// Files and folders that are modules under `#[cfg(test)]`: tests may use anything.
 fn test_only_files(sources: &[(PathBuf, String)]) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     for (path, text) in sources {
@@ -232,7 +244,7 @@ fn test_only_files(sources: &[(PathBuf, String)]) -> BTreeSet<PathBuf> {
                     path.with_extension("")
                 };
                 found.insert(folder.join(format!("{name}.rs")));
-                found.insert(folder.join(name).join("mod.rs"));
+                found.insert(folder.join(name));
             }
         }
     }
