@@ -16,7 +16,15 @@ type Records = HashMap<[u8; 32], u32>;
 static PROCESS: LazyLock<Mutex<Records>> = LazyLock::new(Mutex::default);
 
 thread_local! {
-    static ISOLATED: RefCell<Option<Records>> = const { RefCell::new(None) };
+    static SCOPE: RefCell<Scope> = const { RefCell::new(Scope::Process) };
+}
+
+/// Where a thread's seals are recorded.
+#[derive(Debug)]
+enum Scope {
+    Process,
+    Isolated(Records),
+    Suspended,
 }
 
 /// The recorder of (key, packet id); see the module.
@@ -28,15 +36,21 @@ impl NonceAuditor {
     /// that repeat the same keys on purpose (fixed vectors, a simulation replayed from its seed).
     #[must_use = "the records are apart only as long as the guard lives"]
     pub fn isolate() -> IsolatedAudit {
-        let outer = ISOLATED.replace(Some(Records::new()));
-        IsolatedAudit { outer, not_send: PhantomData }
+        IsolatedAudit::enter(Scope::Isolated(Records::new()))
+    }
+
+    /// Until the guard is dropped, this thread's seals are not recorded: for measurements only.
+    #[must_use = "recording is suspended only as long as the guard lives"]
+    pub fn suspend() -> IsolatedAudit {
+        IsolatedAudit::enter(Scope::Suspended)
     }
 
     /// Number of keys (each direction counts) that sealed something, where this thread records.
     pub fn keys_recorded() -> usize {
-        ISOLATED.with_borrow(|isolated| match isolated {
-            Some(records) => records.len(),
-            None => PROCESS.lock().unwrap_or_else(PoisonError::into_inner).len(),
+        SCOPE.with_borrow(|scope| match scope {
+            Scope::Isolated(records) => records.len(),
+            Scope::Process => PROCESS.lock().unwrap_or_else(PoisonError::into_inner).len(),
+            Scope::Suspended => 0,
         })
     }
 
@@ -45,9 +59,12 @@ impl NonceAuditor {
     /// # Panics
     /// If `id` is not above every id recorded for `key`: that is what this is for.
     pub(crate) fn record(key: AuditKey, id: u32) {
-        let before = ISOLATED.with_borrow_mut(|isolated| match isolated {
-            Some(records) => raise(records, key, id),
-            None => raise(&mut PROCESS.lock().unwrap_or_else(PoisonError::into_inner), key, id),
+        let before = SCOPE.with_borrow_mut(|scope| match scope {
+            Scope::Isolated(records) => raise(records, key, id),
+            Scope::Process => {
+                raise(&mut PROCESS.lock().unwrap_or_else(PoisonError::into_inner), key, id)
+            }
+            Scope::Suspended => 0,
         });
         assert!(id > before, "packet id {id} sealed after {before} with the same key");
     }
@@ -60,17 +77,23 @@ fn raise(records: &mut Records, key: AuditKey, id: u32) -> u32 {
     before
 }
 
-/// See [`NonceAuditor::isolate`].
+/// See [`NonceAuditor::isolate`] and [`NonceAuditor::suspend`].
 #[derive(Debug)]
 pub struct IsolatedAudit {
-    outer: Option<Records>,
+    outer: Scope,
     /// Bound to the thread whose records it keeps apart.
     not_send: PhantomData<*const ()>,
 }
 
+impl IsolatedAudit {
+    fn enter(scope: Scope) -> Self {
+        Self { outer: SCOPE.replace(scope), not_send: PhantomData }
+    }
+}
+
 impl Drop for IsolatedAudit {
     fn drop(&mut self) {
-        ISOLATED.set(self.outer.take());
+        SCOPE.set(std::mem::replace(&mut self.outer, Scope::Process));
     }
 }
 
@@ -119,6 +142,19 @@ mod tests {
         let key = AuditKey::new(&[b"k"]);
         NonceAuditor::record(key, 2);
         NonceAuditor::record(key, 1);
+    }
+
+    #[test]
+    fn a_suspended_thread_records_nothing() {
+        let _outer = NonceAuditor::isolate();
+        let key = AuditKey::new(&[b"k"]);
+        NonceAuditor::record(key, 2);
+        {
+            let _suspended = NonceAuditor::suspend();
+            NonceAuditor::record(key, 2);
+            assert_eq!(NonceAuditor::keys_recorded(), 0);
+        }
+        assert_eq!(NonceAuditor::keys_recorded(), 1);
     }
 
     #[test]

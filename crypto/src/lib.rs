@@ -39,7 +39,9 @@ pub use crate::algorithm::{AuthDigest, DataCipher};
 #[cfg(feature = "testing")]
 pub use crate::audit::{IsolatedAudit, NonceAuditor};
 pub use crate::credential::{credential_tag, ct_eq};
-pub use crate::data::{DataHeader, DataKeys, DataOpener, DataSealer, MAX_PAYLOAD, MAX_PEER_ID};
+pub use crate::data::{
+    DataHeader, DataKeys, DataOpener, DataSealer, MAX_BATCH, MAX_PAYLOAD, MAX_PEER_ID,
+};
 pub use crate::error::{
     CryptoError, ImportError, KeyFileError, OpenError, RandomError, SealError, UnwrapError,
     WrapError,

@@ -32,6 +32,22 @@ impl SendCounter {
         Some(id)
     }
 
+    /// How many ids are left.
+    const fn remaining(self) -> u32 {
+        LAST_ID.saturating_sub(self.last)
+    }
+
+    /// Takes `count` ids that follow each other and returns the first; `None`, with nothing taken,
+    /// when there are not that many.
+    pub(crate) fn take_many(&mut self, count: u32) -> Option<u32> {
+        if count > self.remaining() {
+            return None;
+        }
+        let first = self.last.checked_add(1)?;
+        self.last = self.last.checked_add(count)?;
+        Some(first)
+    }
+
     /// The last id given out, 0 if none.
     pub(crate) const fn last(self) -> u32 {
         self.last
@@ -61,12 +77,25 @@ mod tests {
     fn stops_at_the_end_for_good() {
         let mut counter = SendCounter::after(LAST_ID - 1).unwrap();
         assert!(!counter.is_exhausted());
+        assert_eq!(counter.remaining(), 1);
         assert_eq!(counter.take(), Some(LAST_ID));
+        assert_eq!(counter.remaining(), 0);
         assert!(counter.is_exhausted());
         assert_eq!(counter.take(), None);
         assert_eq!(counter.take(), None);
         assert_eq!(counter.last(), LAST_ID);
         assert_eq!(SendCounter::after(u32::MAX), None);
+    }
+
+    #[test]
+    fn takes_many_or_none() {
+        let mut counter = SendCounter::new();
+        assert_eq!(counter.take_many(3), Some(1));
+        assert_eq!(counter.take(), Some(4));
+        let mut counter = SendCounter::after(LAST_ID - 3).unwrap();
+        assert_eq!(counter.take_many(4), None);
+        assert_eq!(counter.take_many(3), Some(LAST_ID - 2));
+        assert_eq!(counter.take_many(1), None);
     }
 
     #[test]

@@ -177,4 +177,10 @@ fn packets_allocate_nothing(cipher: DataCipher, digest: AuthDigest) {
         }
     });
     assert_eq!(count, 0, "{cipher:?} {digest:?}");
+    out.clear();
+    let count = allocations(|| {
+        let payloads = [1, 500, 3, 90, 90, 8, 17, 16].map(|len| &[3; 1500][..len]);
+        server.sealer.seal_batch(header, &payloads, &mut random, &mut out).unwrap();
+    });
+    assert_eq!(count, 0, "{cipher:?} {digest:?} in a batch");
 }

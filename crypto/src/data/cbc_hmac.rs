@@ -14,13 +14,15 @@ use crate::algorithm::AuthDigest;
 use crate::mac::{MAX_MAC_LEN, MacKey};
 use crate::secret::Secret;
 
+use super::lanes::{self, LANES, Lane};
+
 /// Length of a block and of the IV in bytes.
 pub(super) const BLOCK: usize = 16;
 
 /// Length of the packet id at the front of the plaintext.
 pub(super) const ID_LEN: usize = 4;
 
-type Block = Array<u8, U16>;
+pub(super) type Block = Array<u8, U16>;
 
 /// The key length fits none of AES.
 #[derive(Debug)]
@@ -77,18 +79,80 @@ impl CbcSealer {
         out: &mut Vec<u8>,
     ) -> Result<(), NotSealed> {
         let start = out.len();
-        out.reserve(self.sealed_len(payload.len()));
-        out.resize(start.saturating_add(self.mac_len), 0);
-        out.extend_from_slice(&iv);
-        out.extend_from_slice(&id.to_be_bytes());
-        out.extend_from_slice(payload);
-        pad(payload.len().wrapping_add(ID_LEN), out);
+        self.lay_out(iv, id, payload, out);
         let sealed = out.get_mut(start..).and_then(|body| self.seal_in_place(iv, body));
         if sealed.is_none() {
             out.truncate(start);
             return Err(NotSealed);
         }
         Ok(())
+    }
+
+    /// Appends a body that is yet to be sealed: room for the MAC, IV, plaintext.
+    fn lay_out(&self, iv: [u8; BLOCK], id: u32, payload: &[u8], out: &mut Vec<u8>) {
+        out.reserve(self.sealed_len(payload.len()));
+        out.resize(out.len().saturating_add(self.mac_len), 0);
+        out.extend_from_slice(&iv);
+        out.extend_from_slice(&id.to_be_bytes());
+        out.extend_from_slice(payload);
+        pad(payload.len().wrapping_add(ID_LEN), out);
+    }
+
+    /// Appends one sealed body for each payload, each behind `head(length of the body)`; the ids
+    /// follow each other from `first_id`.
+    ///
+    /// # Errors
+    /// Never in practice; but if it fails, no plaintext is left in `out`.
+    pub(super) fn seal_batch(
+        &self,
+        ivs: &[[u8; BLOCK]],
+        first_id: u32,
+        payloads: &[&[u8]],
+        head: impl Fn(usize, &mut Vec<u8>),
+        out: &mut Vec<u8>,
+    ) -> Result<(), NotSealed> {
+        let start = out.len();
+        for ((payload, iv), id) in payloads.iter().zip(ivs).zip(first_id..) {
+            head(self.sealed_len(payload.len()), out);
+            self.lay_out(*iv, id, payload, out);
+        }
+        let batch = out.get_mut(start..).unwrap_or_default();
+        if self.seal_laid_out(payloads, batch).is_none() {
+            out.truncate(start);
+            return Err(NotSealed);
+        }
+        Ok(())
+    }
+
+    /// Encrypts up to [`LANES`] bodies side by side, then authenticates them. All heads have the
+    /// same length.
+    fn seal_laid_out(&self, payloads: &[&[u8]], batch: &mut [u8]) -> Option<()> {
+        let bodies = payloads.iter().map(|payload| self.sealed_len(payload.len())).sum::<usize>();
+        let head_len = batch.len().checked_sub(bodies)?.checked_div(payloads.len())?;
+        let mut lanes: [Lane<'_>; LANES] = std::array::from_fn(|_| Lane::default());
+        let mut rest = &mut *batch;
+        for (lane, payload) in lanes.iter_mut().zip(payloads) {
+            let packet_len = head_len.checked_add(self.sealed_len(payload.len()))?;
+            let (packet, behind) = rest.split_at_mut_checked(packet_len)?;
+            let text = packet.get_mut(head_len.checked_add(self.mac_len)?..)?;
+            let (blocks, []) = Block::slice_as_chunks_mut(text) else { return None };
+            *lane = blocks;
+            rest = behind;
+        }
+        match &self.cipher {
+            Encrypt::Aes128(cipher) => lanes::encrypt(&**cipher, &mut lanes),
+            Encrypt::Aes192(cipher) => lanes::encrypt(&**cipher, &mut lanes),
+            Encrypt::Aes256(cipher) => lanes::encrypt(&**cipher, &mut lanes),
+        }
+        let mut rest = batch;
+        for payload in payloads {
+            let (_, behind) = rest.split_at_mut_checked(head_len)?;
+            let (body, behind) = behind.split_at_mut_checked(self.sealed_len(payload.len()))?;
+            let (mac, text) = body.split_at_mut_checked(self.mac_len)?;
+            mac.copy_from_slice(self.mac.compute(&[text]).as_slice());
+            rest = behind;
+        }
+        Some(())
     }
 
     /// Seals a body `room for the MAC | IV | plaintext`.

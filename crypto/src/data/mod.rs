@@ -11,6 +11,7 @@
 
 mod aead;
 mod cbc_hmac;
+mod lanes;
 mod limits;
 mod open;
 mod seal;
@@ -33,6 +34,9 @@ const OPCODE_DATA_V2: u8 = 9;
 
 /// Longest payload that is sealed, in bytes; more than an IP packet can't be.
 pub const MAX_PAYLOAD: usize = 65_535;
+
+/// Most packets that [`DataSealer::seal_batch`] takes at once.
+pub const MAX_BATCH: usize = lanes::LANES;
 
 /// Highest peer id (24 bits).
 pub const MAX_PEER_ID: u32 = 0x00ff_ffff;

@@ -13,7 +13,7 @@ use super::aead::{AeadKey, TAG_LEN};
 use super::cbc_hmac::{BLOCK, CbcSealer, NotSealed};
 use super::limits::GcmUsage;
 use super::state::KeyMaterial;
-use super::{DataHeader, MAX_PAYLOAD, MAX_PEER_ID, OPCODE_DATA_V1, OPCODE_DATA_V2};
+use super::{DataHeader, MAX_BATCH, MAX_PAYLOAD, MAX_PEER_ID, OPCODE_DATA_V1, OPCODE_DATA_V2};
 
 /// Length of the packet id in front of a GCM tag.
 const ID_LEN: usize = 4;
@@ -72,6 +72,80 @@ impl DataSealer {
         let (header, covered) = encode_header(header)?;
         let header = header.get(..if covered { 4 } else { 1 }).unwrap_or_default();
         self.seal_with(header, covered, payload, random, out)
+    }
+
+    /// Appends up to [`MAX_BATCH`] data packets, each behind its length as u16 big-endian, the form
+    /// in which they go over TCP. The same bytes as from [`Self::seal`] one by one, but with CBC
+    /// the packets are encrypted side by side, in a fraction of the time.
+    ///
+    /// # Errors
+    /// [`SealError`]; then none was sealed, `out` and the packet ids are as before.
+    /// [`SealError::TooLong`] also for more than [`MAX_BATCH`] payloads.
+    pub fn seal_batch(
+        &mut self,
+        header: DataHeader,
+        payloads: &[&[u8]],
+        random: &mut dyn SecureRandom,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SealError> {
+        let header_len = header.wire_len();
+        let (bytes, covered) = encode_header(header)?;
+        let wire = bytes.get(..header_len).unwrap_or_default();
+        if payloads.len() > MAX_BATCH {
+            return Err(SealError::TooLong);
+        }
+        if payloads.is_empty() {
+            return Ok(());
+        }
+        let mut usage = self.usage;
+        for payload in payloads {
+            if u16::try_from(self.sealed_len(header, payload.len())).is_err() {
+                return Err(SealError::TooLong);
+            }
+            if matches!(&self.engine, Engine::Gcm(_)) {
+                if usage.is_exhausted() {
+                    return Err(SealError::Exhausted);
+                }
+                usage.add_packet(payload.len());
+            }
+        }
+        let mut ivs = [[0; BLOCK]; MAX_BATCH];
+        let ivs = ivs.get_mut(..payloads.len()).unwrap_or_default();
+        if matches!(&self.engine, Engine::Cbc(_)) {
+            // Before the ids are taken: a failure must not leave a gap.
+            random.fill(ivs.as_flattened_mut())?;
+        }
+        let count = u32::try_from(payloads.len()).map_err(|_| SealError::TooLong)?;
+        let first_id = self.counter.take_many(count).ok_or(SealError::Exhausted)?;
+        self.usage = usage;
+        #[cfg(feature = "testing")]
+        for id in (first_id..).take(payloads.len()) {
+            NonceAuditor::record(self.audit, id);
+        }
+        let put_len = |len: usize, out: &mut Vec<u8>| {
+            // Checked above for every payload.
+            let len = u16::try_from(len).unwrap_or_default();
+            out.extend_from_slice(&len.to_be_bytes());
+        };
+        let start = out.len();
+        let sealed = match &self.engine {
+            Engine::Gcm(key) => payloads.iter().zip(first_id..).try_for_each(|(payload, id)| {
+                put_len(self.sealed_len(header, payload.len()), out);
+                seal_gcm(key, id, wire, covered, payload, out)
+            }),
+            Engine::Cbc(key) => {
+                let head = |body_len: usize, out: &mut Vec<u8>| {
+                    put_len(header_len.saturating_add(body_len), out);
+                    out.extend_from_slice(wire);
+                };
+                key.seal_batch(ivs, first_id, payloads, head, out)
+                    .map_err(|NotSealed| SealError::TooLong)
+            }
+        };
+        if sealed.is_err() {
+            out.truncate(start);
+        }
+        sealed
     }
 
     /// Seals behind any header bytes; `covered` says whether GCM authenticates them.

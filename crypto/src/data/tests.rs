@@ -225,6 +225,14 @@ fn gcm_stops_at_the_block_limit_and_asks_for_a_key_before() {
     let refused = keys.sealer.seal(V2, &[0; 1400], &mut Fixed(vec![]), &mut out);
     assert_eq!((refused, out.len()), (Err(SealError::Exhausted), len));
     assert_eq!(keys.sealer.packets_sealed(), 2);
+    // A batch that would cross the limit is refused as a whole.
+    keys.sealer.usage = limits::GcmUsage::from_raw((1 << 36) - 100);
+    let batch = |keys: &mut DataKeys, n: usize, out: &mut Vec<u8>| {
+        keys.sealer.seal_batch(V2, &vec![&[0; 1400][..]; n], &mut Fixed(vec![]), out)
+    };
+    assert_eq!(batch(&mut keys, 3, &mut out), Err(SealError::Exhausted));
+    assert_eq!((keys.sealer.packets_sealed(), out.len()), (2, len));
+    assert_eq!(batch(&mut keys, 2, &mut out), Ok(()));
     // The receiving direction asks too.
     keys.opener.usage = limits::GcmUsage::from_raw(1 << 36);
     assert!(keys.opener.needs_rekey());

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use tunnelhead_crypto::{
-    AuthDigest, CryptoError, DataCipher, DataHeader, DataKeys, KeyBlock, MAX_PAYLOAD, NonceAuditor,
-    OpenError, RandomError, Role, SealError,
+    AuthDigest, CryptoError, DataCipher, DataHeader, DataKeys, KeyBlock, MAX_BATCH, MAX_PAYLOAD,
+    NonceAuditor, OpenError, RandomError, Role, SealError,
 };
 
 use crate::support::{Broken, V1, V2, block, export, formats, pair, random, seal};
@@ -302,4 +302,77 @@ fn both_sides_may_use_one_key_block() {
     assert_eq!(NonceAuditor::keys_recorded(), 0);
     drop(recorded);
     assert!(NonceAuditor::keys_recorded() >= 2);
+}
+
+proptest! {
+    /// A batch is what single seals give, framed; also with unequal lengths and few packets.
+    #[test]
+    fn a_batch_is_the_same_as_one_by_one(
+        format in prop::sample::select(formats()),
+        v2 in any::<bool>(),
+        payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..1500), 0..=MAX_BATCH),
+    ) {
+        let header = if v2 { V2 } else { V1 };
+        let payloads: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
+        let mut expected = b"before".to_vec();
+        {
+            let _audit = NonceAuditor::isolate();
+            let (mut server, _) = pair(format, &block(14));
+            let mut source = random();
+            for payload in &payloads {
+                let len = server.sealer.sealed_len(header, payload.len());
+                expected.extend(u16::try_from(len).unwrap().to_be_bytes());
+                server.sealer.seal(header, payload, &mut source, &mut expected).unwrap();
+            }
+        }
+        let _audit = NonceAuditor::isolate();
+        let (mut server, _) = pair(format, &block(14));
+        let mut out = b"before".to_vec();
+        server.sealer.seal_batch(header, &payloads, &mut random(), &mut out).unwrap();
+        prop_assert_eq!(out, expected);
+        prop_assert_eq!(server.sealer.packets_sealed(), payloads.len() as u64);
+    }
+}
+
+#[test]
+fn refused_batches_append_nothing_and_leave_no_gap() {
+    let _audit = NonceAuditor::isolate();
+    for format in formats() {
+        let (mut server, _) = pair(format, &block(15));
+        let before = export(&server);
+        let mut out = b"kept".to_vec();
+        let payload: &[u8] = &[1; 100];
+        let mut refuse = |header, payloads: &[&[u8]], expected| {
+            let refused = server.sealer.seal_batch(header, payloads, &mut random(), &mut out);
+            assert_eq!(refused, Err(expected));
+            assert_eq!(out, b"kept");
+            assert_eq!(export(&server), before);
+        };
+        refuse(DataHeader { key_id: 8, peer_id: None }, &[payload], SealError::Header);
+        refuse(V2, &[payload; MAX_BATCH + 1], SealError::TooLong);
+        refuse(V2, &[payload, &[0; MAX_PAYLOAD], payload], SealError::TooLong);
+        if !format.0.is_aead() {
+            let refused = server.sealer.seal_batch(V2, &[payload; 3], &mut Broken, &mut out);
+            assert_eq!(refused, Err(SealError::Random(RandomError)));
+            assert_eq!(export(&server), before);
+        }
+        // Three ids are left: four packets are too many, three are not.
+        server.sealer.set_next_packet_id_for_test(0xffff_fffc);
+        let refused = server.sealer.seal_batch(V2, &[payload; 4], &mut random(), &mut out);
+        assert_eq!(refused, Err(SealError::Exhausted));
+        assert_eq!(out, b"kept");
+        server.sealer.seal_batch(V2, &[payload; 3], &mut random(), &mut out).unwrap();
+        assert_eq!(server.sealer.packets_sealed(), 0xffff_fffe);
+    }
+}
+
+#[test]
+#[should_panic(expected = "with the same key")]
+fn the_auditor_catches_a_copied_state_in_a_batch() {
+    let (mut server, _) = pair((DataCipher::Aes256Gcm, AuthDigest::Sha1), &block(16));
+    let mut copy = DataKeys::import(&mut export(&server).as_slice()).unwrap();
+    let payloads: [&[u8]; 2] = [b"one", b"two"];
+    for keys in [&mut server, &mut copy] {
+        keys.sealer.seal_batch(V2, &payloads, &mut random(), &mut Vec::new()).unwrap();
+    }
 }
