@@ -296,3 +296,36 @@ fn nothing_secret_is_printed_by_debug() {
         format!("{:?} {:?}", login(), Endpoint { wrap: Wrap::TlsCrypt("CANARY"), ..endpoint(&ca) });
     assert!(!shown.contains("Kr7") && !shown.contains("CANARY"), "{shown}");
 }
+
+/// `docs/ROUTEROS.md` numbers its quirks in order, and each names tests that exist.
+#[test]
+fn every_quirk_of_the_documentation_has_a_test() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut sources = String::new();
+    let mut folders = vec![root.join("src"), root.join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                sources.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let mut number = 0;
+    for line in std::fs::read_to_string(root.join("docs/ROUTEROS.md")).unwrap().lines() {
+        let cells: Vec<&str> = line.split(" | ").collect();
+        let [first, _, _, grade, _, tests] = cells.as_slice() else { continue };
+        let Ok(found) = first.trim_start_matches("| ").parse::<usize>() else { continue };
+        number += 1;
+        assert_eq!(found, number, "{line}");
+        assert!(grade.chars().all(|c| "DRIU, reason".contains(c)), "{line}");
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "quirk {number} has no test");
+        for name in names {
+            assert!(sources.contains(&format!("fn {name}(")), "quirk {number}: no test {name}");
+        }
+    }
+    assert!(number >= 40, "{number}");
+}
