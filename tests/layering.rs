@@ -135,6 +135,50 @@ fn every_module_of_the_tree_is_in_the_table() {
 }
 
 #[test]
+fn every_dependency_has_its_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("a file of ours");
+    let reasons = read("docs/DEPENDENCIES.md");
+    for manifest in ["Cargo.toml", "crypto/Cargo.toml", "fuzz/Cargo.toml"] {
+        let mut names = 0;
+        for name in dependencies(&read(manifest)) {
+            names += 1;
+            // Our own packages need no reason.
+            if !name.starts_with("tunnelhead") {
+                assert!(
+                    reasons.contains(&format!("\n| `{name}` |")),
+                    "{name} of {manifest} has no line in docs/DEPENDENCIES.md"
+                );
+            }
+        }
+        assert!(names > 0, "no dependency found in {manifest}");
+    }
+    assert_eq!(
+        dependencies(
+            "[package]\na = 1\n[dependencies]\n# c\nb = \"1\"\n[dev-dependencies]\nd.e = 1\n[x]\nf = 2"
+        ),
+        ["b", "d"]
+    );
+}
+
+/// The names under every heading that ends in "dependencies]".
+fn dependencies(manifest: &str) -> Vec<&str> {
+    let mut inside = false;
+    let mut names = Vec::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            inside = line.ends_with("dependencies]");
+        } else if inside
+            && let Some((name, _)) = line.split_once(['.', ' ', '='])
+            && name.starts_with(|first: char| first.is_ascii_lowercase())
+        {
+            names.push(name);
+        }
+    }
+    names
+}
+
+#[test]
 fn planted_violations_are_found() {
     for (module, source, expected) in [
         ("net", "use crate::proto::wire;", "crate::proto::wire"),
