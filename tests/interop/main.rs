@@ -107,3 +107,52 @@ mod harness {
         }
     }
 }
+
+mod concentrator {
+    //! The cases against our own server, embedded.
+
+    use crate::server::{RESTART_SECONDS, Tunnelhead};
+    use crate::{KEYS, cases, matrix, ready};
+
+    #[test]
+    fn all_72_combinations_log_in_and_pass_data() {
+        if ready("all_72_combinations_log_in_and_pass_data") {
+            let rows = matrix::rows();
+            assert_eq!(rows.len(), 72);
+            matrix::check(&rows, &Tunnelhead::start(&KEYS, &matrix::spec(&rows)));
+        }
+    }
+
+    #[test]
+    fn every_single_case_ends_as_its_row_says() {
+        if ready("every_single_case_ends_as_its_row_says") {
+            let cases = cases::all();
+            cases::check(&cases, &Tunnelhead::start(&KEYS, &cases::spec(&cases)));
+        }
+    }
+
+    #[test]
+    fn clients_stay_through_rekeys_until_key_ids_start_again() {
+        if ready("clients_stay_through_rekeys_until_key_ids_start_again") {
+            let rows = matrix::rekey_rows();
+            matrix::check_rekeys(&rows, &Tunnelhead::start(&KEYS, &matrix::spec(&rows)), 8);
+        }
+    }
+
+    #[test]
+    fn a_second_login_takes_over_and_keeps_the_address() {
+        if ready("a_second_login_takes_over_and_keeps_the_address") {
+            let server = Tunnelhead::start(&KEYS, &cases::plain_spec());
+            let [first, second] = cases::check_takeover(&server);
+            assert_eq!(first, second);
+        }
+    }
+
+    #[test]
+    fn a_client_that_never_pings_stays_up() {
+        if ready("a_client_that_never_pings_stays_up") {
+            let server = Tunnelhead::start(&KEYS, &cases::plain_spec());
+            cases::check_silent_client(&server, 3 * RESTART_SECONDS);
+        }
+    }
+}

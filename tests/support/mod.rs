@@ -71,12 +71,7 @@ pub(crate) fn missing_tools(tools: &[&str]) -> Vec<String> {
         .collect()
 }
 
-/// Reports a test that can't run here, loudly: the test command collects these lines.
-pub(crate) fn skip(name: &str, reason: &str) {
-    use std::io::Write as _;
-    // Not `println!`: that would be captured with the output of a passing test.
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {name}: {reason}");
-}
+pub(crate) use tunnelhead::testing::skip;
 
 /// The message of a caught panic.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
