@@ -21,7 +21,9 @@
 
 mod bulk;
 mod harness;
+mod isolation;
 mod lab;
+mod login;
 mod mtu;
 mod rekey;
 mod service;
@@ -29,3 +31,4 @@ mod site;
 mod stock;
 #[path = "../support/mod.rs"]
 mod support;
+mod tunnelhead_process;

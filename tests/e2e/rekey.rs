@@ -84,7 +84,12 @@ pub(crate) fn datagrams(lab: &Lab, router: &Router<'_>, times: usize) -> u64 {
         while take(&near) {}
         near.send(b"end").expect("the end");
         let there = echo.join().expect("the echo");
-        assert_eq!((there, back.len() as u64), (sent, sent), "arrived there and back, of {sent}");
+        let lost: Vec<u64> = (0..sent).filter(|number| !back.contains(number)).collect();
+        assert_eq!(
+            (there, back.len() as u64),
+            (sent, sent),
+            "arrived there and back, of {sent}; not back: {lost:?}"
+        );
         sent
     })
 }

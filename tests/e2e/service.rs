@@ -37,13 +37,27 @@ impl Service {
     }
 }
 
-/// Connects to a port and reads what the service there says first.
-pub(crate) fn greeting(from: &Namespace, target: Ipv4Addr, port: u16) -> Option<String> {
-    let limit = Duration::from_millis(700);
+/// Connects to a port and reads what the service there says first; waits for `patience`.
+pub(crate) fn greeting_within(
+    patience: Duration,
+    from: &Namespace,
+    target: Ipv4Addr,
+    port: u16,
+) -> Option<String> {
     let target = SocketAddr::from((target, port));
-    let mut stream = from.inside(|| TcpStream::connect_timeout(&target, limit)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a read timeout");
+    let mut stream = from.inside(|| TcpStream::connect_timeout(&target, patience)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a read timeout");
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     Some(text)
+}
+
+/// The same where an answer is expected.
+pub(crate) fn greeting(from: &Namespace, target: Ipv4Addr, port: u16) -> Option<String> {
+    greeting_within(Duration::from_secs(10), from, target, port)
+}
+
+/// The same where silence is expected.
+pub(crate) fn no_greeting(from: &Namespace, target: Ipv4Addr, port: u16) -> bool {
+    greeting_within(Duration::from_millis(700), from, target, port).is_none()
 }

@@ -3,7 +3,8 @@
 use std::net::Ipv4Addr;
 
 use crate::lab::{Lab, Namespace};
-use crate::support::client::{Client, Config};
+use crate::support::client::{Client, Config, LOGIN};
+use crate::support::eventually;
 
 /// The default management address.
 pub(crate) const MANAGEMENT: Ipv4Addr = Ipv4Addr::new(100, 127, 255, 254);
@@ -19,13 +20,17 @@ pub(crate) struct Router<'a> {
 }
 
 impl<'a> Router<'a> {
-    /// Starts the client of router number `index` and waits until it is up.
+    /// Starts the client of router number `index` and waits until it answers.
     pub(crate) fn connect(lab: &'a Lab, index: usize, config: Config) -> Self {
         let namespace = &lab.routers[index];
         let client =
             config.start_by(&format!("router-{}", index + 1), |program| namespace.command(program));
         client.expect_up(0);
         let (address, gateway) = (client.address(), client.gateway());
+        // The client is up a moment before the server knows that it is.
+        eventually("answer to a ping", LOGIN, || {
+            lab.concentrator.ping("-c 1 -W 0.2", address).ok()
+        });
         Self { namespace, client, address, gateway }
     }
 }
