@@ -210,8 +210,9 @@ impl Established {
             return Err(SessionError::Closed(CloseReason::LoginTimeout));
         }
         let restart = shared.config.restart;
-        if let Some(due) = self.deadline(shared) {
-            self.live.forgive(due, now, restart);
+        // The ping is the timer that is always due before long: how late it comes tells of a stall.
+        if self.up {
+            self.live.forgive(self.live.ping_at(shared.config.ping), now, restart);
         }
         if self.live.dead_at(restart).is_some_and(|due| now >= due) {
             return Err(SessionError::Closed(CloseReason::PeerDead));
@@ -272,7 +273,7 @@ impl Established {
         self.sealed = Vec::new();
         shared.stats.tx_packets += 1;
         shared.stats.tx_bytes += packet.len() as u64;
-        self.live.last_sent = now;
+        self.live.sent(now, shared.config.ping, shared.config.restart);
         Ok(())
     }
 
@@ -337,6 +338,7 @@ impl Established {
         let mut sealed = std::mem::take(&mut self.sealed);
         let result = self.seal_frame(now, &PING, shared, rng, &mut sealed);
         self.sealed = sealed;
+        // A late ping was forgiven by whoever called this.
         self.live.last_sent = now;
         match result {
             Ok(()) => {

@@ -512,7 +512,7 @@ impl Core {
             State::Established(session) => {
                 session.transmit(shared, out)?;
                 if out.len() > start {
-                    session.live.last_sent = now;
+                    session.live.sent(now, shared.config.ping, shared.config.restart);
                 }
             }
             State::Closing(closing) => {

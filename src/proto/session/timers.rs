@@ -29,6 +29,12 @@ impl Liveness {
         Self { last_sent: now, last_heard: now, pinged: false }
     }
 
+    /// Something was sent. Had the ping been due for long, nothing ran here in the meantime.
+    pub(super) fn sent(&mut self, now: Instant, ping: Duration, restart: Duration) {
+        self.forgive(self.ping_at(ping), now, restart);
+        self.last_sent = now;
+    }
+
     pub(super) fn ping_at(&self, ping: Duration) -> Instant {
         self.last_sent + ping
     }

@@ -61,6 +61,22 @@ fn our_own_stall_counts_against_nobody() {
     assert_eq!(bench.closed, None);
     bench.run(seconds(1));
     assert_eq!(bench.closed, Some(CloseReason::PeerDead));
+    // The time is given back once: 40 s of a 60 s silence, in which a ping was due after 20.
+    let mut bench = Bench::up();
+    bench.feed_packet(0, &PING);
+    bench.now += seconds(60);
+    bench.advance(seconds(0));
+    bench.run(seconds(69));
+    assert_eq!(bench.closed, None);
+    bench.run(seconds(1));
+    assert_eq!(bench.closed, Some(CloseReason::PeerDead));
+    // Nor does it if a packet to the peer goes out before the timers are looked at.
+    let mut bench = Bench::up();
+    bench.feed_packet(0, &PING);
+    bench.now += seconds(600);
+    bench.seal(&packet(1)).unwrap();
+    bench.advance(seconds(0));
+    assert_eq!(bench.closed, None);
     // A peer that is dead is dead: the stall is given back once.
     let mut bench = Bench::up();
     bench.feed_packet(0, &PING);

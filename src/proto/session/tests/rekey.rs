@@ -124,6 +124,23 @@ fn at_most_two_keys_open_packets() {
 }
 
 #[test]
+fn the_oldest_key_goes_when_the_newest_can_open_packets() {
+    let mut bench = Bench::up();
+    client_rekey(&mut bench, 1);
+    bench.send(Opcode::SoftResetV1, 2, &[]);
+    bench.feed_packet(0, &packet(0));
+    assert_eq!(bench.inner.len(), 1, "a rekey that has only begun takes nothing away");
+    bench.peer.auto_ack = false;
+    exchange(&mut bench, 2);
+    assert_eq!(key(&bench), Some(1));
+    bench.feed_packet(0, &packet(1));
+    assert_eq!((bench.inner.len(), bench.session.stats().drop_no_key), (1, 1));
+    bench.feed_packet(1, &packet(2));
+    bench.feed_packet(2, &packet(3));
+    assert_eq!(bench.inner.len(), 3);
+}
+
+#[test]
 fn the_old_key_opens_for_the_transition_window_and_not_longer() {
     let mut bench = Bench::up();
     client_rekey(&mut bench, 1);
