@@ -10,8 +10,9 @@ use crate::proto::wire::PushFrameError;
 /// An event of the client.
 #[derive(Debug)]
 pub enum ClientEvent {
-    /// Work for the TLS engine of one key. [`TlsOp::Open`](crate::proto::session::TlsOp::Open) is
-    /// followed by an empty `Input`, whose answer brings the first bytes of the handshake.
+    /// Work for the TLS engine of one key. [`TlsOp::Open`](crate::proto::session::TlsOp::Open)
+    /// makes a client-side engine and is followed by an empty `Input`; the first bytes of the
+    /// handshake may come with the answer of either, so carry both answers back.
     Tls(TlsTask),
     /// The push reply is in and the data keys are made: packets flow.
     Connected {
