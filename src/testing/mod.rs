@@ -2,5 +2,6 @@
 
 pub mod fuzz;
 mod skip;
+pub mod world;
 
 pub use skip::skip;

@@ -350,7 +350,7 @@ impl Established {
         }
     }
 
-    fn is_up(&mut self, shared: &mut Shared) {
+    pub(super) fn is_up(&mut self, shared: &mut Shared) {
         if !self.up {
             self.up = true;
             shared.event(Event::Up);

@@ -42,9 +42,12 @@ impl Established {
         let next = self.keys.current.channel.key_id.next();
         let expected = packet.key_id == next
             || self.failed_key.is_some_and(|failed| packet.key_id == failed.next());
-        if !self.up || self.keys.rekey.is_some() || !expected {
+        if self.keys.rekey.is_some() || !expected {
             return Ok(());
         }
+        // Only a client that has read its push reply renews a key. Its acknowledgement may still be
+        // under way, and a reset that is dropped is never sent again.
+        self.is_up(shared);
         if !self.flood.note(now) {
             return Err(SessionError::Closed(CloseReason::RekeyFlood));
         }
