@@ -9,7 +9,7 @@ use super::secret::{StoredSecret, parse_phc};
 impl StoredSecret {
     /// Keeps a generated password of at least 128 random bits.
     pub fn machine(key: &Secret<32>, name: &str, password: &[u8]) -> Self {
-        Self::Machine { tag: machine_tag(key, name, password) }
+        Self::Machine { tag: machine_tag(key, name.as_bytes(), password) }
     }
 
     /// Keeps a password that a person chose. Slow on purpose: some ten milliseconds and 19 MiB.
@@ -27,7 +27,7 @@ impl StoredSecret {
 
     /// Verifies against a machine secret; always false for a human-set one.
     /// The same work whatever the outcome.
-    pub(super) fn verify_fast(&self, key: &Secret<32>, name: &str, password: &[u8]) -> bool {
+    pub(super) fn verify_fast(&self, key: &Secret<32>, name: &[u8], password: &[u8]) -> bool {
         let presented = machine_tag(key, name, password);
         match self {
             Self::Machine { tag } => ct_eq(&presented, tag),
@@ -65,8 +65,8 @@ pub(super) fn verify_decoy(password: &[u8]) {
     }
 }
 
-fn machine_tag(key: &Secret<32>, name: &str, password: &[u8]) -> [u8; 32] {
-    credential_tag(key, &[MACHINE_LABEL, name.as_bytes(), password])
+fn machine_tag(key: &Secret<32>, name: &[u8], password: &[u8]) -> [u8; 32] {
+    credential_tag(key, &[MACHINE_LABEL, name, password])
 }
 
 fn hasher() -> Option<Argon2<'static>> {
@@ -106,7 +106,7 @@ mod tests {
         let read = StoredSecret::parse(&text).unwrap();
         assert!(read.verify_slow(b"secret") && second.verify_slow(b"secret"));
         assert!(!read.verify_slow(b"secre") && !read.verify_slow(b""));
-        assert!(!read.verify_fast(&Secret::new([1; 32]), "a", b"secret"));
+        assert!(!read.verify_fast(&Secret::new([1; 32]), b"a", b"secret"));
     }
 
     /// Source: the reference implementation's test.c, Argon2id version 19.
@@ -130,11 +130,11 @@ mod tests {
     fn a_machine_secret_verifies_its_own_password_only() {
         let key = Secret::new([4; 32]);
         let secret = StoredSecret::machine(&key, "a", b"password");
-        assert!(secret.verify_fast(&key, "a", b"password"));
-        assert!(!secret.verify_fast(&key, "a", b"passwore"));
-        assert!(!secret.verify_fast(&key, "b", b"password"));
-        assert!(!secret.verify_fast(&key, "", b"apassword"));
-        assert!(!secret.verify_fast(&Secret::new([5; 32]), "a", b"password"));
+        assert!(secret.verify_fast(&key, b"a", b"password"));
+        assert!(!secret.verify_fast(&key, b"a", b"passwore"));
+        assert!(!secret.verify_fast(&key, b"b", b"password"));
+        assert!(!secret.verify_fast(&key, b"", b"apassword"));
+        assert!(!secret.verify_fast(&Secret::new([5; 32]), b"a", b"password"));
         assert!(!secret.verify_slow(b"password"));
     }
 

@@ -121,18 +121,18 @@ pub fn judge(directory: &Directory, key: &Secret<32>, presented: Presented<'_>) 
         None => Certificate::Absent,
         Some(name) => directory.by_common_name(name).map_or(Certificate::Unbound, Certificate::Of),
     };
+    // Asked for everybody, so that it takes everybody as long.
+    let unknown_is_slow = pretends_slow(directory, key, presented.username);
+    let fast =
+        |secret: &StoredSecret, name: &[u8]| secret.verify_fast(key, name, presented.password);
     match claim(user, certificate) {
         Claim::Certificate(account) => {
             // The keyed hash is computed and not looked at: refusals take as long.
-            std::hint::black_box(account.secret.verify_fast(
-                key,
-                &account.name,
-                presented.password,
-            ));
+            std::hint::black_box(fast(&account.secret, account.name.as_bytes()));
             conclude(Some(Arc::clone(account)), true, enabled(account), Refusal::Disabled).into()
         }
         Claim::Password { account, right, wrong } => {
-            let matches = account.secret.verify_fast(key, &account.name, presented.password);
+            let matches = fast(&account.secret, account.name.as_bytes());
             let account = Arc::clone(account);
             if account.secret.is_slow() {
                 return Judgement::NeedsSlowHash(SlowCheck {
@@ -145,9 +145,9 @@ pub fn judge(directory: &Directory, key: &Secret<32>, presented: Presented<'_>) 
         }
         Claim::Nobody => {
             let decoy = StoredSecret::Machine { tag: [0; 32] };
-            std::hint::black_box(decoy.verify_fast(key, "", presented.password));
+            std::hint::black_box(fast(&decoy, presented.username));
             let (right, wrong) = (Err(Refusal::UnknownUser), Refusal::UnknownUser);
-            if pretends_slow(directory, key, presented.username) {
+            if unknown_is_slow {
                 return Judgement::NeedsSlowHash(SlowCheck { account: None, right, wrong });
             }
             Judgement::Refused(wrong)
