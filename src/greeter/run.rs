@@ -327,8 +327,8 @@ impl Greeter {
         let read = conn.read(&mut scratch);
         match read {
             Ok(None) => {}
-            Ok(Some(0)) => self.close(key, "peer_closed", "the peer closed the connection"),
-            Err(_) => self.close(key, "connection_reset", "the connection was reset"),
+            Ok(Some(0)) => self.lost(key, "peer_closed", "the peer closed the connection"),
+            Err(_) => self.lost(key, "connection_reset", "the connection was reset"),
             Ok(Some(n)) => {
                 conn.last_heard = now;
                 self.on_bytes(now, key, scratch.get_mut(..n).unwrap_or_default());
@@ -472,7 +472,7 @@ impl Greeter {
     fn flush(&mut self, key: usize) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if conn.flush().is_err() {
-            self.close(key, "connection_reset", "the connection was reset");
+            self.lost(key, "connection_reset", "the connection was reset");
             return;
         }
         self.shared.buffered.fetch_sub(conn.buffered, Ordering::Relaxed);
@@ -511,6 +511,19 @@ impl Greeter {
             unsent: std::mem::take(&mut conn.out),
             greeter: self.index,
         }));
+    }
+
+    /// The connection is gone. A client that has read why it was refused hangs up: then that, and
+    /// not the hanging up, is how the login ended.
+    fn lost(&mut self, key: usize, code: &'static str, detail: &str) {
+        let reason = self.conns.get(key).and_then(|conn| match &conn.stage {
+            Stage::Session(login) => login.session.close_reason().cloned(),
+            Stage::ProxyHeader(_) => None,
+        });
+        match reason {
+            Some(reason) => self.close(key, reason.code(), &reason.to_string()),
+            None => self.close(key, code, detail),
+        }
     }
 
     fn close(&mut self, key: usize, code: &'static str, detail: &str) {

@@ -16,7 +16,7 @@ use crate::net::ipv4;
 use crate::net::isolation::{Counters, DEFAULT_FLOWS, Inbound, UdpFlows};
 use crate::net::route_table::RouteTable;
 use crate::proto::ClientId;
-use crate::proto::session::{Disposition, Event, SessionError, Shut};
+use crate::proto::session::{CloseReason, Disposition, Event, SessionError, Shut};
 use crate::sys::epoll::{self, Epoll, Interest};
 use crate::sys::mailbox::Mailbox;
 use crate::sys::socket;
@@ -212,8 +212,10 @@ impl Shard {
 
     fn read_socket(&mut self, now: Instant, key: usize) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        // A router that was told to go hangs up: then that is why the tunnel has ended.
+        let told = tunnel.session.close_reason().map(CloseReason::code);
         let n = match tunnel.socket.read(&mut self.scratch) {
-            Ok(0) => return self.close(key, "peer_closed"),
+            Ok(0) => return self.close(key, told.unwrap_or("peer_closed")),
             Ok(n) => n,
             Err(e)
                 if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
@@ -221,7 +223,7 @@ impl Shard {
                 return;
             }
             Err(e) if e.kind() == io::ErrorKind::TimedOut => return self.close(key, "tcp_timeout"),
-            Err(_) => return self.close(key, "connection_reset"),
+            Err(_) => return self.close(key, told.unwrap_or("connection_reset")),
         };
         let bytes = self.scratch.get_mut(..n).unwrap_or_default();
         let router = tunnel.assignment.address;

@@ -306,6 +306,17 @@ impl Session {
         }
     }
 
+    /// Why the session is ending or has ended. A peer that was told so usually hangs up before
+    /// [`Event::Close`]; this, and not that it hung up, is then the reason.
+    #[must_use]
+    pub fn close_reason(&self) -> Option<&CloseReason> {
+        match &self.core.state {
+            State::Closing(closing) => Some(&closing.reason),
+            State::Closed { reason, .. } => Some(reason),
+            State::AwaitReset | State::Login(_) | State::Established(_) => None,
+        }
+    }
+
     /// What there is to know about the session.
     #[must_use]
     pub fn info(&self) -> SessionInfo {
