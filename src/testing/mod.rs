@@ -1,6 +1,8 @@
 //! Reference client, hostile client, simulator and fuzz bodies.
 
+pub mod fleet;
 pub mod fuzz;
+pub mod profiles;
 mod skip;
 pub mod world;
 

@@ -1,0 +1,146 @@
+//! A concentrator in this process, with a memory device and the host behind it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tunnelhead::concentrator::{Authenticator, Concentrator, TunSource};
+use tunnelhead::config::{Config, Listener};
+use tunnelhead::control_api::types::{CreatedRouter, NewRouter, RouterPatch, Status, TunnelView};
+use tunnelhead::control_api::{ApiError, Handle};
+use tunnelhead::store::MemoryStore;
+use tunnelhead::testing::fleet::{Host, Member};
+use tunnelhead::testing::profiles::Profile;
+use tunnelhead::tun::{Queue, memory};
+
+use crate::support::eventually;
+
+/// A login, or anything else that takes milliseconds on an idle machine, is done by then.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// Packet threads of the concentrators in this process.
+const SHARDS: usize = 2;
+
+/// A running concentrator.
+pub(crate) struct Head {
+    runtime: Runtime,
+    concentrator: Option<Concentrator>,
+    handle: Arc<dyn Handle>,
+    pub(crate) host: Host,
+    folder: TempDir,
+}
+
+impl Head {
+    /// One listener, every default.
+    pub(crate) fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    /// A concentrator whose configuration `change` has had a look at. It has one listener on a
+    /// free port of 127.0.0.1.
+    pub(crate) fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_for(change, None)
+    }
+
+    /// The same with an authenticator of the embedder's.
+    pub(crate) fn start_for(
+        change: impl FnOnce(&mut Config),
+        authenticator: Option<Arc<dyn Authenticator>>,
+    ) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut config = Config {
+            listeners: vec![listener()],
+            state_dir: folder.path().join("state"),
+            ..Config::default()
+        };
+        config.public_host = Some("127.0.0.1".to_owned());
+        change(&mut config);
+        let (queues, device) = memory::pair(SHARDS).expect("a memory device");
+        let host = Host::start(device, config.management_address).expect("a host");
+        let queues = queues.into_iter().map(|queue| Box::new(queue) as Box<dyn Queue>).collect();
+        let runtime = Runtime::new().expect("a runtime");
+        let mut builder = Concentrator::builder()
+            .config(config)
+            .store(Arc::new(MemoryStore::new()))
+            .tun(TunSource::Queues(queues));
+        if let Some(authenticator) = authenticator {
+            builder = builder.authenticator(authenticator);
+        }
+        let concentrator = runtime.block_on(builder.start()).expect("a concentrator");
+        let handle = concentrator.handle();
+        Self { runtime, concentrator: Some(concentrator), handle, host, folder }
+    }
+
+    /// The folder of everything that this concentrator keeps.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Where listener number `index` listens.
+    pub(crate) fn listens(&self, index: usize) -> SocketAddr {
+        let concentrator = self.concentrator.as_ref().expect("a running concentrator");
+        concentrator.local_addresses()[index]
+    }
+
+    /// Makes a router account.
+    pub(crate) fn add(&self, name: &str) -> CreatedRouter {
+        self.add_router(NewRouter::named(name)).expect("an account")
+    }
+
+    /// Makes a router account.
+    pub(crate) fn add_router(&self, new: NewRouter) -> Result<CreatedRouter, ApiError> {
+        self.runtime.block_on(self.handle.add_router(new))
+    }
+
+    /// A client for the first listener with a new account of this name.
+    pub(crate) fn member(&self, name: &str, profile: Profile) -> Member {
+        let account = self.add(name);
+        let (username, password) = (&account.router.username, account.password.expose());
+        Member::new(self.listens(0), profile, username, password)
+    }
+
+    pub(crate) fn disable(&self, name: &str) {
+        let patch = RouterPatch { disabled: Some(true) };
+        self.runtime.block_on(self.handle.patch_router(name, patch)).expect("a change");
+    }
+
+    pub(crate) fn disconnect(&self, name: &str) {
+        self.runtime.block_on(self.handle.disconnect(name)).expect("a disconnect");
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.runtime.block_on(self.handle.status()).expect("the status")
+    }
+
+    /// One counter of the status; 0 if it has not been counted yet.
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        self.status().counters.get(name).copied().unwrap_or(0)
+    }
+
+    /// Waits until a counter has this value at least: what a client sees is counted afterwards.
+    pub(crate) fn wait_counter(&self, name: &str, value: u64) {
+        eventually(name, SOON, || (self.counter(name) >= value).then_some(()));
+    }
+
+    pub(crate) fn tunnels(&self) -> Vec<TunnelView> {
+        self.runtime.block_on(self.handle.list_tunnels()).expect("the tunnels")
+    }
+
+    pub(crate) fn tunnel(&self, name: &str) -> Option<TunnelView> {
+        self.runtime.block_on(self.handle.get_tunnel(name)).ok()
+    }
+}
+
+impl Drop for Head {
+    fn drop(&mut self) {
+        if let Some(concentrator) = self.concentrator.take() {
+            self.runtime.block_on(concentrator.shutdown());
+        }
+    }
+}
+
+/// A listener on a free port.
+pub(crate) fn listener() -> Listener {
+    Listener::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+}
