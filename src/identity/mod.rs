@@ -4,7 +4,7 @@
 //! trimmed or normalised. What an account may hold is narrower ([`valid_name`],
 //! [`valid_username`], [`valid_common_name`]), so a crafted subject has nothing to match.
 //!
-//! A login goes: [`BackOff::allowed`], [`judge`], for human-set passwords [`SlowCheck`] on a
+//! A login goes: [`BackOff::allowed`], [`judge()`], for human-set passwords [`SlowCheck`] on a
 //! bounded pool behind [`VerifiedCache`], then [`BackOff::succeeded`] or [`BackOff::failed`], then
 //! [`Takeovers::decide`] against the session that holds the identity. There is no default
 //! outcome: what is not accepted in so many words is refused.
