@@ -1,5 +1,6 @@
 //! Single cases with one client each: refusals, client variants, the legacy switch.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -158,6 +159,8 @@ pub(crate) fn all() -> Vec<Case> {
         case("dynamic tls-crypt", &[], GCM).wrapped(Wrap::TlsCrypt),
         case("pull filter route", &["pull-filter ignore route"], GCM),
         case("pull filter gateway", &["pull-filter ignore route-gateway"], GCM),
+        case("comp-lzo", &["comp-lzo no"], AuthFailed).ours_only(),
+        case("compress stub", &["compress stub-v2"], AuthFailed).ours_only(),
         case("small tun mtu", &["tun-mtu 1400"], GCM),
         case("peer info", &["push-peer-info", "setenv UV_NOTE hello"], GCM),
     ]
@@ -175,14 +178,32 @@ pub(crate) fn spec(cases: &[Case]) -> Spec {
     Spec { listeners, accounts, ciphers: CIPHERS.to_vec() }
 }
 
+/// Whoever is refused for what he shows is told the same, so that nobody learns which names exist;
+/// whoever has no cipher in common is told that.
+pub(crate) fn check_refusal_texts(server: &dyn Server) {
+    let foreign = Authority::new("another authority");
+    let text = |name: &str| {
+        let case = all().into_iter().find(|case| case.name == name).expect("a case of this name");
+        match run(&case, server, &foreign) {
+            Ok(Outcome::AuthFailed(text)) => text,
+            other => panic!("{name}: {other:?}"),
+        }
+    };
+    let names = ["wrong password", "unknown user", "certificate missing", "anothers certificate"];
+    let texts: BTreeSet<String> = names.into_iter().map(text).collect();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    let cipher = text("no common cipher");
+    assert!(cipher.to_lowercase().contains("cipher"), "{cipher:?}");
+}
+
 /// Every case ends as its line says.
 pub(crate) fn check(cases: &[Case], server: &dyn Server) {
     let foreign = Authority::new("another authority");
-    let complaints = crate::each(cases, |case| run(case, server, &foreign));
+    let complaints = crate::each(cases, |case| run(case, server, &foreign).map(drop));
     report(cases.len(), &complaints, server);
 }
 
-fn run(case: &Case, server: &dyn Server, foreign: &Authority) -> Result<(), String> {
+fn run(case: &Case, server: &dyn Server, foreign: &Authority) -> Result<Outcome, String> {
     let authority = if case.foreign_authority { foreign } else { &KEYS.authority };
     let account = case.account();
     let name = account.name.as_str();
@@ -226,7 +247,7 @@ fn run(case: &Case, server: &dyn Server, foreign: &Authority) -> Result<(), Stri
         }
         client.expect_pings(next, 1, Duration::from_secs(15));
     }
-    Ok(())
+    Ok(outcome)
 }
 
 /// The account of the cases with more than one client.
@@ -280,4 +301,35 @@ pub(crate) fn check_silent_client(server: &dyn Server, pings: usize) {
     }
     assert_eq!(client.process.count(0, "SENT PING"), 0, "the client was meant to be silent");
     assert_eq!(client.process.count(0, "Connection reset"), 0, "{}", client.process.tail(30));
+}
+
+/// The push reply holds what it must and nothing else: no network that could swallow the router's
+/// own uplink, and no `cc-exit`.
+pub(crate) fn check_push(server: &dyn Server) {
+    let client = plain_client(server, "the pushed-to client", &[]);
+    client.expect_up(0);
+    let pushed = client.pushed();
+    let (address, gateway) = (client.address().octets(), client.gateway().octets());
+    assert_eq!((&address[..3], gateway[3]), (&gateway[..3], 1), "{pushed:?}");
+    assert!((2..=254).contains(&address[3]), "{pushed:?}");
+    let known = [
+        "route-gateway ",
+        "topology subnet",
+        "ifconfig ",
+        "ping 1",
+        "ping-restart ",
+        "route 100.127.255.254 255.255.255.255",
+        "peer-id ",
+        "cipher AES-256-GCM",
+        "protocol-flags tls-ekm dyn-tls-crypt",
+        "tun-mtu 1500",
+    ];
+    for option in &pushed {
+        assert!(known.iter().any(|known| option.starts_with(known)), "{option} in {pushed:?}");
+    }
+    for known in known {
+        let times = pushed.iter().filter(|option| option.starts_with(known)).count();
+        assert_eq!(times, 1, "{known} in {pushed:?}");
+    }
+    assert!(pushed.iter().any(|option| option.ends_with(" 255.255.255.0")), "{pushed:?}");
 }

@@ -140,6 +140,22 @@ mod concentrator {
     }
 
     #[test]
+    fn a_refusal_does_not_say_which_names_exist() {
+        if ready("a_refusal_does_not_say_which_names_exist") {
+            let server = Tunnelhead::start(&KEYS, &cases::spec(&cases::all()));
+            cases::check_refusal_texts(&server);
+        }
+    }
+
+    #[test]
+    fn the_push_reply_holds_nothing_but_the_agreed_options() {
+        if ready("the_push_reply_holds_nothing_but_the_agreed_options") {
+            let server = Tunnelhead::start(&KEYS, &cases::plain_spec());
+            cases::check_push(&server);
+        }
+    }
+
+    #[test]
     fn a_second_login_takes_over_and_keeps_the_address() {
         if ready("a_second_login_takes_over_and_keeps_the_address") {
             let server = Tunnelhead::start(&KEYS, &cases::plain_spec());

@@ -88,7 +88,12 @@ impl Row {
         if agreed != (self.cipher.to_owned(), digest) {
             return Err(self.complain(&format!("agreed on {agreed:?}"), client));
         }
-        Ok(next)
+        // A 2.6 client offers both, so both are agreed on: keys from the TLS exporter, and a wrapping
+        // of its own for every later key exchange.
+        match client.process.count(0, "tls-ekm dyn-tls-crypt") {
+            0 => Err(self.complain("no exporter keys or no dynamic tls-crypt", client)),
+            _ => Ok(next),
+        }
     }
 }
 
