@@ -172,7 +172,8 @@ fn lives(at: At, case: Case) -> bool {
 /// True if the case may begin a rekey.
 fn begins_rekey(at: At, case: Case) -> bool {
     let next = if at == At::Rekeyed { 2 } else { 1 };
-    matches!(at, At::Up | At::Lingered | At::Rekeyed)
+    // At::Established too: the reset proves that the push reply was read.
+    matches!(at, At::Established | At::Up | At::Lingered | At::Rekeyed)
         && case.opcode == Opcode::SoftResetV1.number()
         && case.key == next
         && case.own_sid
