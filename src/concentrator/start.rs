@@ -517,6 +517,7 @@ fn session_config(
         rekey_after: config.data.rekey_after,
         credential_key: credential_key.duplicate(),
         preauth_bytes: config.limits.login_bytes,
+        frame_bytes: config.limits.frame_bytes,
     }
 }
 

@@ -54,6 +54,7 @@ pub fn server_config(wrap: WrapConfig) -> SessionConfig {
         rekey_after: None,
         credential_key: Secret::new([3; 32]),
         preauth_bytes: 64 * 1024,
+        frame_bytes: 2048,
     }
 }
 

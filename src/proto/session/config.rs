@@ -40,6 +40,8 @@ pub struct SessionConfig {
     pub credential_key: Secret<32>,
     /// Bytes that one session may make us hold, and TLS bytes that one engine may be sent.
     pub preauth_bytes: usize,
+    /// Longest frame that is accepted; at most [`MAX_FRAME`](crate::proto::wire::MAX_FRAME).
+    pub frame_bytes: usize,
 }
 
 /// How control packets of a listener are wrapped.

@@ -105,7 +105,7 @@ impl Session {
         let since = past(input, now)?;
         let unix_time = input.u32()?;
         let next_engine = input.u32()?;
-        let frames = FrameDecoder::import(input)?;
+        let frames = FrameDecoder::import(input)?.limited(config.frame_bytes);
         let link = link(input, unix_time)?;
         let tunnel = tunnel(input)?;
         let current = key(input)?;

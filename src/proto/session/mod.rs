@@ -101,6 +101,7 @@ impl Session {
     ) -> Result<Self, RandomError> {
         let mut generation = [0; 8];
         rng.fill(&mut generation)?;
+        let frames = FrameDecoder::new().limited(config.frame_bytes);
         let core = Core {
             state: State::AwaitReset,
             shared: Shared::new(config, SessionStats::default(), 0),
@@ -109,7 +110,7 @@ impl Session {
             since: now,
             generation: u64::from_be_bytes(generation),
         };
-        Ok(Self { frames: FrameDecoder::new(), core })
+        Ok(Self { frames, core })
     }
 
     /// Takes bytes of the TCP stream as they come, in any chunking; they are decrypted in place.

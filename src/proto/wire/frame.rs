@@ -24,7 +24,7 @@ pub enum FrameError {
     /// A frame of length 0.
     #[error("a frame of length 0")]
     Zero,
-    /// A frame beyond [`MAX_FRAME`].
+    /// A frame beyond [`MAX_FRAME`] or a lower limit.
     #[error("a frame of {len} bytes{}", looks_like.map(|what| format!(", which looks like {what}")).unwrap_or_default())]
     TooLong {
         /// The length as announced.
@@ -35,16 +35,30 @@ pub enum FrameError {
 }
 
 /// Cuts a byte stream into frames. Owns nothing but a partial frame, and no memory without one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FrameDecoder {
     /// The length field and the bytes of an unfinished frame; after a stop also what followed it.
     held: Vec<u8>,
+    /// Longest accepted frame, at most [`MAX_FRAME`].
+    longest: usize,
+}
+
+impl Default for FrameDecoder {
+    fn default() -> Self {
+        Self { held: Vec::new(), longest: MAX_FRAME }
+    }
 }
 
 impl FrameDecoder {
     /// An empty decoder; allocates nothing.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same decoder with a lower limit than [`MAX_FRAME`].
+    #[must_use]
+    pub fn limited(self, longest: usize) -> Self {
+        Self { longest: longest.min(MAX_FRAME), ..self }
     }
 
     /// Gives each finished frame, without its length, to `each`: in place where a frame lies whole
@@ -63,7 +77,7 @@ impl FrameDecoder {
             self.held.extend_from_slice(rest);
             return Ok(());
         }
-        while let Some(len) = frame_len(rest)?
+        while let Some(len) = frame_len(rest, self.longest)?
             && rest.len() >= PREFIX + len
         {
             let (frame, after) = std::mem::take(&mut rest).split_at_mut(PREFIX + len);
@@ -90,7 +104,10 @@ impl FrameDecoder {
             if !self.fill(at, PREFIX, rest) {
                 break;
             }
-            let Some(len) = frame_len(self.held.get(at..).unwrap_or_default())? else { break };
+            let Some(len) = frame_len(self.held.get(at..).unwrap_or_default(), self.longest)?
+            else {
+                break;
+            };
             if !self.fill(at, PREFIX + len, rest) {
                 break;
             }
@@ -134,16 +151,16 @@ impl FrameDecoder {
     /// # Errors
     /// [`Truncated`] if the input is damaged.
     pub fn import(reader: &mut Reader<'_>) -> Result<Self, Truncated> {
-        Ok(Self { held: read_block(reader, MAX_IMPORT)?.to_vec() })
+        Ok(Self { held: read_block(reader, MAX_IMPORT)?.to_vec(), ..Self::default() })
     }
 }
 
 /// The length of the frame at the front of `bytes`; `None` if even the length is unfinished.
-fn frame_len(bytes: &[u8]) -> Result<Option<usize>, FrameError> {
+fn frame_len(bytes: &[u8], longest: usize) -> Result<Option<usize>, FrameError> {
     let Ok(len) = Reader::new(bytes).u16() else { return Ok(None) };
     match usize::from(len) {
         0 => Err(FrameError::Zero),
-        len if len > MAX_FRAME => Err(FrameError::TooLong { len, looks_like: looks_like(bytes) }),
+        len if len > longest => Err(FrameError::TooLong { len, looks_like: looks_like(bytes) }),
         len => Ok(Some(len)),
     }
 }

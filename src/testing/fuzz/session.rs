@@ -434,6 +434,7 @@ fn server_config(wrap: u8) -> SessionConfig {
         rekey_after: None,
         credential_key: Secret::new([9; 32]),
         preauth_bytes: 64 * 1024,
+        frame_bytes: 2048,
     }
 }
 

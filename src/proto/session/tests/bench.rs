@@ -53,6 +53,7 @@ pub(super) fn config() -> SessionConfig {
         rekey_after: None,
         credential_key: Secret::new([9; 32]),
         preauth_bytes: 64 * 1024,
+        frame_bytes: 2048,
     }
 }
 

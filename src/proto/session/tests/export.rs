@@ -19,7 +19,7 @@ impl Bench {
 
     /// Replaces the session by one read back from its export, as a successor process would. The
     /// moments of that process have nothing to do with those of this one.
-    fn hand_over(&mut self) {
+    pub(super) fn hand_over(&mut self) {
         let bytes = self.exported();
         self.now += seconds(1_000_000);
         self.session = Session::import(Arc::clone(&self.config), self.now, &bytes).unwrap();

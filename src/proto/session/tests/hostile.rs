@@ -36,6 +36,28 @@ fn strangers_are_named_and_not_answered() {
 }
 
 #[test]
+fn a_lower_limit_of_frames_closes_and_survives_a_hand_over() {
+    let low = || SessionConfig { frame_bytes: 1700, ..config() };
+    let length = |bytes: u16| bytes.to_be_bytes().to_vec();
+    let mut bench = Bench::with(low(), |_| {});
+    bench.feed(length(1700));
+    assert_eq!(bench.closed, None);
+    let mut bench = Bench::with(low(), |_| {});
+    bench.feed(length(1701));
+    assert_eq!(bench.closed, Some(CloseReason::NotOpenVpn { looks_like: None }));
+    let mut bench = Bench::with(low(), |_| {});
+    bench.login();
+    bench.run(seconds(60));
+    bench.hand_over();
+    bench.feed(length(1701));
+    assert_eq!(bench.closed, Some(CloseReason::BadFrame));
+    // The standard limit lets the same length through.
+    let mut bench = Bench::new();
+    bench.feed(length(1701));
+    assert_eq!(bench.closed, None);
+}
+
+#[test]
 fn key_method_1_is_named() {
     let mut bench = Bench::new();
     bench.feed(vec![0, 14, 0x08, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0]);
