@@ -26,7 +26,7 @@ use crate::net::flow_queue::Budget;
 use crate::net::isolation::{AllowedPort, Policy, Proto};
 use crate::proto::session::{SessionConfig, WrapConfig};
 use crate::shard::{self, ShardConfig};
-use crate::store::{Snapshot, Store, StoreError};
+use crate::store::{Change, Snapshot, Store, StoreError};
 use crate::sys::mailbox::Mailbox;
 use crate::sys::rlimit;
 use crate::telemetry::clock;
@@ -152,6 +152,10 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
 
     let accounts = Arc::new(load_accounts(&snapshot, &secrets, cores)?);
     let leases = load_leases(&config, snapshot, &secrets, &mut degraded)?;
+    // What has rested long enough needs no record any more.
+    let quarantine = config.limits.lease_quarantine.as_secs();
+    let released_before = clock::unix_seconds().saturating_sub(quarantine);
+    store.submit(vec![Change::ForgetLeases { released_before }], None);
     let greeting = Arc::new(GreeterShared {
         admission: Mutex::new(Admission::new(AdmissionLimits {
             total: config.limits.unauthenticated,

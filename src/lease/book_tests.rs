@@ -186,7 +186,7 @@ fn never_used_addresses_come_before_rested_ones() {
 
 /// Counts the work instead of the time: a nearly full /10 answers as fast as an empty one.
 #[test]
-fn a_million_leases_load_and_hand_out_without_scanning_the_pool() {
+fn two_hundred_thousand_leases_load_and_hand_out_without_scanning_the_pool() {
     let config = config("100.64.0.0/10", &[]);
     let mut book = book(&config);
     for router in 0..200_000_u32 {
