@@ -13,7 +13,7 @@ mod quickstart;
 
 use std::fs;
 use std::io::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -282,4 +282,39 @@ fn serve_refuses_a_socket_that_answers() {
     assert_eq!((code, out.as_str()), (1, ""), "{err}");
     assert!(err.contains("already listens on"), "{err}");
     running.json("status --json");
+}
+
+#[test]
+fn serve_says_in_one_sentence_what_is_in_its_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = taken.local_addr().unwrap();
+    let serve = |listen: &str| {
+        let text = format!(
+            "public_host = \"vpn.example.net\"\nlisten = [\"{listen}\"]\nstate_dir = \"state\"\n\
+             control_socket = \"control.sock\"\n"
+        );
+        let file = dir.path().join("t.toml");
+        fs::write(&file, text).unwrap();
+        let (code, out, err) =
+            ended(&command(&format!("serve --config {}", file.display())).output().unwrap());
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        let errors: Vec<&str> = err.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!((errors.len(), err.lines().last()), (1, errors.first().copied()), "{err}");
+        assert!(!dir.path().join("control.sock").exists());
+        errors[0].to_owned()
+    };
+    let text = serve(&busy.to_string());
+    assert!(text.contains(&format!("{busy}")) && text.contains("in use"), "{text}");
+    // What the first attempt has made is damaged; it is refused and not overwritten.
+    let database = fs::read_dir(&state)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"SQLite format 3")));
+    let database = database.expect("a database in the state folder");
+    fs::write(&database, "not a database, but somebody's precious text").unwrap();
+    let text = serve(&busy.to_string());
+    assert!(text.contains(&database.display().to_string()), "{text}");
+    assert!(fs::read(&database).unwrap().starts_with(b"not a database"));
 }

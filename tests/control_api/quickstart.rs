@@ -55,11 +55,14 @@ impl Quickstart {
         panic!("it ended:\n{text}{err}");
     }
 
-    /// Asks it to stop; `unshare` has become the program.
-    fn stop(mut self) {
+    /// Asks it to stop and returns its log; `unshare` has become the program.
+    fn stop(mut self) -> String {
         let kill = Command::new("kill").arg(self.0.id().to_string()).status().unwrap();
         assert!(kill.success());
         assert_eq!(self.0.wait().unwrap().code(), Some(0));
+        let mut log = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        log
     }
 }
 
@@ -105,7 +108,8 @@ fn quickstart_serves_from_a_relative_folder_and_keeps_its_secrets() {
     // Another one at the same time is told so, and nothing is lost.
     let (code, _, err) = ended(&command("quickstart").current_dir(dir.path()).output().unwrap());
     assert!(code == 1 && err.contains("already listens on"), "{err}");
-    first.stop();
+    let log = first.stop();
+    assert!(log.contains("serving") && !log.contains(secret.as_str().unwrap()), "{log}");
     assert!(!socket.exists());
 
     let line = "--dir tunnelhead-quickstart --listen 0.0.0.0:0 --verify-server";
@@ -118,7 +122,7 @@ fn quickstart_serves_from_a_relative_folder_and_keeps_its_secrets() {
     let after = ask("router list --json");
     assert_eq!(after.as_array().unwrap().len(), 1);
     assert_eq!(after[0]["address"], before[0]["address"]);
-    second.stop();
+    assert!(!second.stop().contains(secret.as_str().unwrap()));
 }
 
 #[test]
