@@ -1,0 +1,161 @@
+//! A concentrator of cardboard.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Mutex;
+
+use crate::control_api::types::{
+    CreatedRouter, NewRouter, PoolStatus, RouterPatch, RouterView, SecretText, Status, StoreStatus,
+    Timestamp, TunStatus, TunnelView,
+};
+use crate::control_api::{Answer, ApiError, ErrorCode, Handle};
+
+#[derive(Default)]
+pub(super) struct Fake {
+    pub(super) routers: Mutex<BTreeMap<String, RouterView>>,
+    /// `status` never answers.
+    pub(super) stuck: bool,
+    /// Entries that `list_tunnels` makes up.
+    pub(super) tunnels: usize,
+}
+
+fn view(new: &NewRouter) -> RouterView {
+    RouterView {
+        name: new.name.clone(),
+        username: new.username.clone().unwrap_or_else(|| new.name.clone()),
+        login: new.login,
+        certificate_cn: new.certificate_cn.clone(),
+        cipher: new.cipher.clone(),
+        auth: new.auth.clone(),
+        address: new.address,
+        address_static: new.address.is_some(),
+        disabled: false,
+        connected: false,
+        created: Timestamp(1_795_305_600),
+        last_seen: None,
+    }
+}
+
+pub(super) fn tunnel(router: &str) -> TunnelView {
+    TunnelView {
+        router: router.to_owned(),
+        address: Ipv4Addr::new(100, 64, 1, 2),
+        real_address: "192.0.2.1:40000".parse().unwrap(),
+        state: "up".into(),
+        since: Timestamp(1_795_305_600),
+        last_heard: None,
+        cipher: "AES-256-CBC".into(),
+        auth: "SHA1".into(),
+        tls_version: None,
+        tls_suite: None,
+        key_age_seconds: 3,
+        rx_bytes: 10,
+        tx_bytes: 20,
+        rx_packets: 1,
+        tx_packets: 2,
+        drops: BTreeMap::new(),
+        queued_bytes: 0,
+        rtt_us: None,
+        retransmits: None,
+    }
+}
+
+pub(super) fn status() -> Status {
+    Status {
+        version: "1.2.3".into(),
+        pid: 1,
+        started: Timestamp(0),
+        uptime_seconds: 5,
+        ready: true,
+        tun: TunStatus { name: "t0".into(), up: true, mtu: 1500, queues: 1 },
+        listeners: Vec::new(),
+        management_address: Ipv4Addr::new(100, 127, 255, 254),
+        routers: 0,
+        tunnels: 0,
+        logins_in_progress: 0,
+        pool: PoolStatus {
+            network: "100.64.0.0/10".into(),
+            capacity: 1,
+            in_use: 0,
+            quarantined: 0,
+        },
+        shards: Vec::new(),
+        store: StoreStatus { ok: true, reason: None },
+        certificates: Vec::new(),
+        degraded: Vec::new(),
+        counters: BTreeMap::new(),
+    }
+}
+
+impl Handle for Fake {
+    fn status(&self) -> Answer<'_, Status> {
+        Box::pin(async {
+            if self.stuck {
+                std::future::pending::<()>().await;
+            }
+            Ok(status())
+        })
+    }
+
+    fn add_router(&self, new: NewRouter) -> Answer<'_, CreatedRouter> {
+        Box::pin(async move {
+            let router = view(&new);
+            let mut routers = self.routers.lock().unwrap();
+            if routers.contains_key(&new.name) {
+                return Err(ApiError::field(ErrorCode::RouterExists, "name", "exists"));
+            }
+            routers.insert(new.name.clone(), router.clone());
+            let text = |text: &str| SecretText(text.to_owned());
+            Ok(CreatedRouter {
+                router,
+                password: new.password.unwrap_or_else(|| text("generated")),
+                script: text("v7"),
+                script_v6: text("v6"),
+                ovpn: text("client"),
+            })
+        })
+    }
+
+    fn list_routers(&self) -> Answer<'_, Vec<RouterView>> {
+        Box::pin(async { Ok(self.routers.lock().unwrap().values().cloned().collect()) })
+    }
+
+    fn get_router(&self, name: &str) -> Answer<'_, RouterView> {
+        let found = self.routers.lock().unwrap().get(name).cloned();
+        let result = found.ok_or_else(|| ApiError::router_not_found(name));
+        Box::pin(async { result })
+    }
+
+    fn patch_router(&self, name: &str, patch: RouterPatch) -> Answer<'_, RouterView> {
+        let mut routers = self.routers.lock().unwrap();
+        let result = match routers.get_mut(name) {
+            None => Err(ApiError::router_not_found(name)),
+            Some(router) => {
+                router.disabled = patch.disabled.unwrap_or(router.disabled);
+                Ok(router.clone())
+            }
+        };
+        Box::pin(async { result })
+    }
+
+    fn remove_router(&self, name: &str) -> Answer<'_, ()> {
+        let removed = self.routers.lock().unwrap().remove(name);
+        let result = removed.map(drop).ok_or_else(|| ApiError::router_not_found(name));
+        Box::pin(async { result })
+    }
+
+    fn list_tunnels(&self) -> Answer<'_, Vec<TunnelView>> {
+        Box::pin(async { Ok((0..self.tunnels).map(|n| tunnel(&format!("r{n}"))).collect()) })
+    }
+
+    fn get_tunnel(&self, name: &str) -> Answer<'_, TunnelView> {
+        let result =
+            if name == "r0" { Ok(tunnel(name)) } else { Err(ApiError::tunnel_not_found(name)) };
+        Box::pin(async { result })
+    }
+
+    fn disconnect(&self, name: &str) -> Answer<'_, ()> {
+        let result = if name == "r0" { Ok(()) } else { Err(ApiError::tunnel_not_found(name)) };
+        Box::pin(async { result })
+    }
+}
