@@ -56,6 +56,9 @@ pub(super) async fn run(
     mut signals: Signals,
     ready: impl AsyncFnOnce(&Concentrator) -> Result<(), Failure>,
 ) -> Outcome {
+    if let Err(error) = crate::concentrator::forbid_core_dumps() {
+        tracing::warn!(%error, "core dumps of this process may hold keys");
+    }
     let limits =
         ServerLimits::new(config.limits.control_connections, config.limits.control_body_bytes);
     let socket = ControlSocket::bind(&config.control_socket)?;

@@ -98,7 +98,9 @@ impl ApiHandle {
         let last_seen = if connected {
             Some(Timestamp(clock::unix_seconds()))
         } else {
-            leases.record_of(&account.name).map(|l| l.last_used).filter(|at| *at > 0).map(Timestamp)
+            // A lease counts as used from the moment it is made; a router was seen only later.
+            let lease = leases.record_of(&account.name).filter(|l| l.last_used > l.since);
+            lease.map(|lease| Timestamp(lease.last_used))
         };
         RouterView {
             name: account.name.to_string(),

@@ -44,6 +44,8 @@ pub use events::TunnelEvent;
 pub use host::{check_tun_permission, local_addresses};
 pub use start::StartError;
 
+pub use crate::sys::rlimit::forbid_core_dumps;
+
 /// Events that a slow listener may be behind before it loses the oldest.
 const EVENT_RING: usize = 4096;
 

@@ -103,6 +103,12 @@ pub enum StartError {
         /// What to do about it.
         reason: String,
     },
+    /// An IPv6 listener on a host without IPv6.
+    #[error("this host has no IPv6: {address} can not be listened on")]
+    NoIpv6 {
+        /// The address.
+        address: SocketAddr,
+    },
     /// The address pool.
     #[error("[pool]: {0}")]
     Pool(#[from] PoolError),
@@ -127,7 +133,7 @@ impl From<SecretsError> for StartError {
 }
 
 pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
-    let Builder { config, authenticator, store, tun } = builder;
+    let Builder { mut config, authenticator, store, tun } = builder;
     let mut degraded = Vec::new();
     create_state_dir(&config.state_dir)?;
     let store = match store {
@@ -137,7 +143,7 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
     let snapshot = store.load()?;
     let secrets = load_secrets(&config, &snapshot)?;
     let certificates = Certificates::load(&config, &mut degraded)?;
-    let sockets = bind_all(&config)?;
+    let sockets = bind_all(&mut config, &mut degraded)?;
     let listening: Vec<SocketAddr> =
         sockets.iter().map(|socket| socket.local_addr()).collect::<Result<_, _>>()?;
 
@@ -306,8 +312,32 @@ fn load_leases(
     Ok(book)
 }
 
-fn bind_all(config: &Config) -> Result<Vec<Arc<TcpListener>>, StartError> {
-    config.listeners.iter().map(|listener| bind(listener, config)).collect()
+/// Binds every listener and takes those out of the configuration that this host can't have: the
+/// default names both families, and a kernel without IPv6 is no reason not to start.
+fn bind_all(
+    config: &mut Config,
+    degraded: &mut Vec<Degraded>,
+) -> Result<Vec<Arc<TcpListener>>, StartError> {
+    let mut sockets = Vec::new();
+    let mut bound = Vec::new();
+    for listener in std::mem::take(&mut config.listeners) {
+        match bind(&listener, config) {
+            Ok(socket) => {
+                sockets.push(socket);
+                bound.push(listener);
+            }
+            Err(StartError::NoIpv6 { address }) => degraded.push(Degraded {
+                part: "listener".to_owned(),
+                reason: format!("this host has no IPv6; {address} is not listened on"),
+            }),
+            Err(error) => return Err(error),
+        }
+    }
+    config.listeners = bound;
+    if sockets.is_empty() {
+        return Err(StartError::Internal("this host has no IPv6 and no other listener is set"));
+    }
+    Ok(sockets)
 }
 
 fn bind(listener: &config::Listener, config: &Config) -> Result<Arc<TcpListener>, StartError> {
@@ -326,6 +356,9 @@ fn bind(listener: &config::Listener, config: &Config) -> Result<Arc<TcpListener>
         Ok(socket.into())
     };
     open().map(Arc::new).map_err(|error| {
+        if address.ip().is_unspecified() && error.raw_os_error() == Some(libc::EAFNOSUPPORT) {
+            return StartError::NoIpv6 { address };
+        }
         let reason = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 "the port is in use; stop the other program or choose another port".to_owned()
@@ -415,11 +448,15 @@ impl Certificates {
         };
         let (host, guessed) = config.router_host(default_source());
         if guessed {
-            let host = host.as_deref().unwrap_or("nothing");
-            degraded.push(Degraded {
-                part: "public_host".to_owned(),
-                reason: format!("public_host is not set; scripts tell routers to dial {host}"),
-            });
+            let reason = match &host {
+                Some(host) => {
+                    format!("public_host is not set; scripts tell routers to dial {host}")
+                }
+                None => "public_host is not set and this host has no default route; set it, or \
+                         put the name in place of HOST in the scripts"
+                    .to_owned(),
+            };
+            degraded.push(Degraded { part: "public_host".to_owned(), reason });
         }
         let client_ca = config.tls.client_ca.as_deref().map(read).transpose()?;
         if !config.tls.certificates.is_empty() {

@@ -1,4 +1,4 @@
-//! The limit on open descriptors. Source: getrlimit(2).
+//! Limits of the process: open descriptors, core dumps. Source: getrlimit(2).
 #![expect(unsafe_code, reason = "resource limits have no safe wrapper in the standard library")]
 
 use std::io;
@@ -26,6 +26,21 @@ pub fn raise_nofile(want: u64) -> io::Result<u64> {
         write(limit)?;
     }
     Ok(read()?.rlim_cur)
+}
+
+/// Keeps this process's memory, which is full of keys, out of core dumps and away from debuggers of
+/// the same user. Source: prctl(2) PR_SET_DUMPABLE.
+///
+/// # Errors
+/// The sandbox forbids the calls.
+pub fn forbid_core_dumps() -> io::Result<()> {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel only reads the live struct.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) })?;
+    let off: libc::c_ulong = 0;
+    // SAFETY: no pointers are passed.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, off, off, off, off) })?;
+    Ok(())
 }
 
 fn read() -> io::Result<libc::rlimit> {
