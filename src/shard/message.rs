@@ -147,3 +147,26 @@ pub trait ShardServices: Send + Sync {
     /// The tunnel has ended; `reason` is a stable name.
     fn down(&self, report: TunnelReport, reason: &'static str);
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_batch_gives_back_what_was_added(
+            packets in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..50), 0..20)
+        ) {
+            let mut batch = PacketBatch::default();
+            prop_assert!(batch.is_empty());
+            for packet in &packets {
+                batch.push(packet);
+            }
+            prop_assert_eq!(batch.len(), packets.len());
+            prop_assert_eq!(batch.is_empty(), packets.is_empty());
+            prop_assert!(batch.iter().eq(packets.iter().map(Vec::as_slice)));
+        }
+    }
+}
