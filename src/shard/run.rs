@@ -24,7 +24,7 @@ use crate::telemetry::clock;
 use crate::tun::Queue;
 
 use super::message::{Arrival, Cut, PacketBatch, ShardMessage, ShardServices};
-use super::tunnel::{FlushBuffers, Tunnel};
+use super::tunnel::{FlushBuffers, MAX_UNSENT_BYTES, Tunnel};
 use super::wheel::Wheel;
 use super::{ShardConfig, ShardCounters, owner_of};
 
@@ -441,6 +441,10 @@ impl Shard {
             tunnel.dirty = false;
             if tunnel.flush(now, &mut self.rng, &mut self.buffers).is_err() {
                 self.close(key, "connection_reset");
+                continue;
+            }
+            if tunnel.unsent.len() > MAX_UNSENT_BYTES {
+                self.close(key, "not_reading");
                 continue;
             }
             let wants_write = !tunnel.unsent.is_empty();

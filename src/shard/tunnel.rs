@@ -20,6 +20,9 @@ use super::message::TunnelReport;
 const SEAL_FAST_BYTES: usize = 64 * 1024;
 /// Sealed ahead once the socket has been full, until it has drained.
 const SEAL_CONGESTED_BYTES: usize = 16 * 1024;
+/// What may wait for a socket that takes nothing: the sealed packets and, beside them, control
+/// packets, which a router can provoke without ever reading them.
+pub(super) const MAX_UNSENT_BYTES: usize = 4 * SEAL_FAST_BYTES;
 
 /// An established tunnel.
 pub(super) struct Tunnel {
