@@ -264,7 +264,14 @@ impl ApiHandle {
             // Shut first: an operator who disables a router means now, whatever the disk says.
             self.replace(changed.clone())?;
             self.core.cut(name, Cut::Disabled);
-            self.commit(vec![Change::PutRouter(changed.clone())]).await?;
+            self.commit(vec![Change::PutRouter(changed.clone())]).await.map_err(|error| {
+                let message = format!(
+                    "{name} is cut and shut out until the concentrator restarts, but that could \
+                     not be recorded: {}",
+                    error.message
+                );
+                ApiError { message, ..error }
+            })?;
         } else {
             self.commit(vec![Change::PutRouter(changed.clone())]).await?;
             self.replace(changed.clone())?;
@@ -381,13 +388,24 @@ impl ApiHandle {
     }
 }
 
-impl Handle for ApiHandle {
+/// Runs a change to its end even if nobody waits for it any more: a caller that hangs up or is
+/// answered `timeout` must not leave the disk and the running concentrator apart.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::spawn(change)
+        .await
+        .map_err(|_| ApiError::new(ErrorCode::Internal, "the change ended in the middle"))?
+}
+
+impl Handle for Arc<ApiHandle> {
     fn status(&self) -> Answer<'_, Status> {
         Box::pin(async { Ok(self.status_now().await) })
     }
 
     fn add_router(&self, new: NewRouter) -> Answer<'_, CreatedRouter> {
-        Box::pin(self.add(new))
+        let handle = Self::clone(self);
+        Box::pin(to_the_end(async move { handle.add(new).await }))
     }
 
     fn list_routers(&self) -> Answer<'_, Vec<RouterView>> {
@@ -407,13 +425,13 @@ impl Handle for ApiHandle {
     }
 
     fn patch_router(&self, name: &str, patch: RouterPatch) -> Answer<'_, RouterView> {
-        let name = name.to_owned();
-        Box::pin(async move { self.patch(&name, patch).await })
+        let (handle, name) = (Self::clone(self), name.to_owned());
+        Box::pin(to_the_end(async move { handle.patch(&name, patch).await }))
     }
 
     fn remove_router(&self, name: &str) -> Answer<'_, ()> {
-        let name = name.to_owned();
-        Box::pin(async move { self.remove(&name).await })
+        let (handle, name) = (Self::clone(self), name.to_owned());
+        Box::pin(to_the_end(async move { handle.remove(&name).await }))
     }
 
     fn list_tunnels(&self) -> Answer<'_, Vec<TunnelView>> {

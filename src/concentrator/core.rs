@@ -23,6 +23,7 @@ use crate::telemetry::clock;
 use super::accounts::Accounts;
 use super::authenticator::{Answer, Authenticator, LoginRequest};
 use super::events::TunnelEvent;
+use super::revoked::Revoked;
 
 /// Shared by greeters, shards and the control socket. Nothing here is touched once a packet.
 pub(super) struct Core {
@@ -32,6 +33,7 @@ pub(super) struct Core {
     pub(super) store: Arc<dyn Store>,
     pub(super) takeovers: Mutex<Takeovers>,
     pub(super) live: Mutex<HashMap<Arc<str>, Live>>,
+    pub(super) revoked: Mutex<Revoked>,
     pub(super) greeters: Vec<Arc<Mailbox<GreeterMessage>>>,
     pub(super) shards: Vec<Arc<Mailbox<ShardMessage>>>,
     pub(super) shard_counters: Vec<Arc<ShardCounters>>,
@@ -64,6 +66,10 @@ impl Core {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn revoked(&self) -> MutexGuard<'_, Revoked> {
+        self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tell_greeter(&self, greeter: usize, message: GreeterMessage) {
         if let Some(mailbox) = self.greeters.get(greeter) {
             mailbox.post(message);
@@ -80,6 +86,9 @@ impl Core {
     /// login that was accepted before sees the change at [`GreeterServices::depart`].
     pub(super) fn cut(&self, name: &str, cut: Cut) -> bool {
         let live = self.live();
+        if matches!(cut, Cut::Disabled | Cut::Removed) {
+            self.revoked().note(clock::now(), name);
+        }
         let Some(tunnel) = live.get(name) else { return false };
         self.tell_shard(tunnel.address, ShardMessage::Cut(tunnel.address, cut));
         true
@@ -228,8 +237,10 @@ impl GreeterServices for Services {
         // The lock is held over the check and the message: `cut` takes it after it has changed
         // the directory, so it either sees this tunnel or this check sees its change.
         let mut live = core.live();
-        if !core.authenticator.still_allowed(&departure.identity) {
+        let revoked = core.revoked().covers(&departure.identity.0, departure.accepted_at);
+        if revoked || !core.authenticator.still_allowed(&departure.identity) {
             drop(live);
+            core.greeting.closed.note("revoked_meanwhile");
             core.tell_greeter(departure.greeter, GreeterMessage::Forget(departure.client));
             return;
         }

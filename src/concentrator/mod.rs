@@ -21,9 +21,13 @@ mod core;
 mod events;
 mod host;
 mod provisioning;
+mod revoked;
 mod secrets;
 mod slow_pool;
 mod start;
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -135,7 +139,7 @@ impl Concentrator {
 
     /// The handle that the control socket is served from.
     pub fn handle(&self) -> Arc<dyn Handle> {
-        Arc::clone(&self.api) as Arc<dyn Handle>
+        Arc::new(Arc::clone(&self.api))
     }
 
     /// The scripts of a router whose password the caller has kept: nothing is changed, and the

@@ -42,6 +42,7 @@ use super::accounts::{Accounts, DirectoryAuthenticator};
 use super::api::{ApiHandle, Facts};
 use super::core::{Core, Counters, Services};
 use super::provisioning::Provisioning;
+use super::revoked::Revoked;
 use super::secrets::{Secrets, SecretsError};
 use super::{Builder, Concentrator, EVENT_RING, Threads, TunSource};
 
@@ -157,18 +158,23 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
     let greeter_mailboxes = mailboxes(greeters, greeter::MAILBOX_BOUND)?;
 
     let accounts = Arc::new(load_accounts(&snapshot, &secrets, cores)?);
+    let mut admission = Admission::new(AdmissionLimits {
+        total: config.limits.unauthenticated,
+        per_source: config.limits.unauthenticated_per_source,
+        known_for: config.limits.source_memory,
+        handshakes: config.limits.handshakes_per_greeter * greeters,
+    });
+    // The whole fleet comes back after a restart: its networks are no strangers.
+    for source in snapshot.activity.iter().filter_map(|seen| seen.real_address) {
+        admission.succeeded(clock::now(), source);
+    }
     let leases = load_leases(&config, snapshot, &secrets, &mut degraded)?;
     // What has rested long enough needs no record any more.
     let quarantine = config.limits.lease_quarantine.as_secs();
     let released_before = clock::unix_seconds().saturating_sub(quarantine);
     store.submit(vec![Change::ForgetLeases { released_before }], None);
     let greeting = Arc::new(GreeterShared {
-        admission: Mutex::new(Admission::new(AdmissionLimits {
-            total: config.limits.unauthenticated,
-            per_source: config.limits.unauthenticated_per_source,
-            known_for: config.limits.source_memory,
-            handshakes: config.limits.handshakes_per_greeter * greeters,
-        })),
+        admission: Mutex::new(admission),
         buffered: AtomicUsize::new(0),
         next_client: AtomicU64::new(1),
         closed: Tally::default(),
@@ -184,6 +190,7 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
         store,
         takeovers: Mutex::new(Takeovers::new()),
         live: Mutex::new(HashMap::new()),
+        revoked: Mutex::new(Revoked::new(config.limits.login_deadline)),
         greeters: greeter_mailboxes.clone(),
         shards: shard_mailboxes.clone(),
         shard_counters: shard_counters.clone(),
@@ -216,6 +223,7 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
         let limits = GreeterLimits {
             login_deadline: config.limits.login_deadline,
             rekeys: config.limits.handshakes_per_greeter * REKEYS_PER_HANDSHAKE,
+            buffered_each: config.limits.login_bytes,
             buffered_in_all: config.limits.login_bytes_total,
             nice: GREETER_NICE,
         };

@@ -20,6 +20,7 @@ pub(super) struct Conn {
     /// Index of the listener.
     pub(super) listener: usize,
     pub(super) stage: Stage,
+    pub(super) accepted_at: Instant,
     /// Absolute: progress doesn't move it.
     pub(super) deadline: Instant,
     /// The earliest entry of the timer heap.

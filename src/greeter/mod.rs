@@ -20,7 +20,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -60,6 +60,8 @@ pub struct GreeterLimits {
     pub login_deadline: Duration,
     /// Rekey handshakes in progress; further ones wait.
     pub rekeys: usize,
+    /// Bytes that may wait for one unauthenticated session, in each direction.
+    pub buffered_each: usize,
     /// Bytes buffered for unauthenticated sessions of the whole process.
     pub buffered_in_all: usize,
     /// `nice` value of the thread, 0..=19.
@@ -98,6 +100,8 @@ pub struct Departure {
     pub unsent: Vec<u8>,
     /// The greeter that keeps the TLS engines.
     pub greeter: usize,
+    /// When the connection was accepted.
+    pub accepted_at: Instant,
 }
 
 /// Where to send an answer.

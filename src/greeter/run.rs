@@ -276,6 +276,7 @@ impl Greeter {
             admitted_as: address.ip(),
             listener: index,
             stage,
+            accepted_at: now,
             deadline,
             next_timer: Some(deadline),
             out: Vec::new(),
@@ -478,6 +479,10 @@ impl Greeter {
         self.shared.buffered.fetch_sub(conn.buffered, Ordering::Relaxed);
         conn.buffered = conn.out.len() + conn.session_buffered();
         let total = self.shared.buffered.fetch_add(conn.buffered, Ordering::Relaxed);
+        if conn.buffered > self.limits.buffered_each * 2 {
+            self.close(key, "not_reading", "the peer sends but reads nothing");
+            return;
+        }
         if total + conn.buffered > self.limits.buffered_in_all {
             self.close(key, "buffers_full", "too many bytes wait for unauthenticated sessions");
             return;
@@ -510,6 +515,7 @@ impl Greeter {
             session: login.session,
             unsent: std::mem::take(&mut conn.out),
             greeter: self.index,
+            accepted_at: conn.accepted_at,
         }));
     }
 
