@@ -56,7 +56,7 @@ pub(super) async fn run(
     mut signals: Signals,
     ready: impl AsyncFnOnce(&Concentrator) -> Result<(), Failure>,
 ) -> Outcome {
-    if let Err(error) = crate::concentrator::forbid_core_dumps() {
+    if let Err(error) = concentrator::forbid_core_dumps() {
         tracing::warn!(%error, "core dumps of this process may hold keys");
     }
     let limits =
