@@ -343,6 +343,11 @@ impl ApiHandle {
             let reason = "the TUN device is gone; restart the concentrator".to_owned();
             degraded.push(Degraded { part: "tun".to_owned(), reason });
         }
+        let ended = core.ended_threads();
+        if ended > 0 {
+            let reason = format!("{ended} of its threads failed; restart the concentrator");
+            degraded.push(Degraded { part: "threads".to_owned(), reason });
+        }
         let mut counters = core.counters();
         counters.extend(self.drops().await);
         let pool = {
@@ -359,7 +364,7 @@ impl ApiHandle {
             pid: std::process::id(),
             started: Timestamp(started),
             uptime_seconds: clock::unix_seconds().saturating_sub(started),
-            ready: tun.up && self.facts.listeners.iter().all(|listener| listener.up),
+            ready: tun.up && ended == 0 && self.facts.listeners.iter().all(|listener| listener.up),
             tun,
             listeners: self.listeners(),
             management_address: self.facts.management_address,

@@ -172,6 +172,12 @@ impl Core {
         all
     }
 
+    /// Packet and login threads that have ended although the concentrator runs.
+    pub(super) fn ended_threads(&self) -> usize {
+        let shards = self.shard_counters.iter().filter(|s| s.ended.load(Ordering::Relaxed)).count();
+        shards + self.greeting.ended.load(Ordering::Relaxed)
+    }
+
     /// Tunnels of all shards.
     pub(super) fn tunnel_count(&self) -> u64 {
         self.shard_counters.iter().map(|c| c.tunnels.load(Ordering::Relaxed) as u64).sum()

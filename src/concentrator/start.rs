@@ -179,6 +179,7 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
         next_client: AtomicU64::new(1),
         closed: Tally::default(),
         in_progress: AtomicUsize::new(0),
+        ended: AtomicUsize::new(0),
     });
     let shard_counters =
         (0..shards).map(|_| Arc::new(shard::ShardCounters::default())).collect::<Vec<_>>();

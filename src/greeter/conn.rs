@@ -39,6 +39,8 @@ pub(super) struct Conn {
     pub(super) wants_write: bool,
     /// Reads are off until a handshake slot is free.
     pub(super) paused: bool,
+    /// Since when, while `paused`.
+    pub(super) paused_at: Instant,
 }
 
 /// How far a connection has come.

@@ -17,7 +17,7 @@ mod run;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -80,6 +80,17 @@ pub struct GreeterShared {
     pub closed: Tally,
     /// Logins in progress.
     pub in_progress: AtomicUsize,
+    /// Greeter threads that have ended, in whatever way.
+    pub ended: AtomicUsize,
+}
+
+/// Notes the end of a thread, a panic included.
+struct Ended(Arc<GreeterShared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A session that has its address and leaves for its shard.
@@ -181,11 +192,13 @@ pub fn spawn(
     mailbox: Arc<Mailbox<GreeterMessage>>,
     services: Arc<dyn GreeterServices>,
 ) -> io::Result<GreeterHandle> {
+    let ended = Ended(Arc::clone(&shared));
     let mut greeter =
         run::Greeter::new(index, listeners, limits, shared, Arc::clone(&mailbox), services)?;
-    let thread = std::thread::Builder::new()
-        .name(format!("greeter-{index}"))
-        .spawn(move || greeter.run())?;
+    let thread = std::thread::Builder::new().name(format!("greeter-{index}")).spawn(move || {
+        let _ended = ended;
+        greeter.run();
+    })?;
     Ok(GreeterHandle { mailbox, thread: Some(thread) })
 }
 

@@ -41,6 +41,8 @@ const READ_BYTES: usize = 16 * 1024;
 const STALLED_AFTER: Duration = Duration::from_secs(2);
 /// Connections that may wait for a place; beyond it newcomers stay in the kernel's backlog.
 const MAX_WAITING: usize = 64;
+/// How long a connection waits for a place at most.
+const WAIT_AT_MOST: Duration = Duration::from_secs(2);
 /// Places are given back by other greeters too: look again after this time.
 const RETRY_WAITING: Duration = Duration::from_millis(10);
 /// Time between looks at stalled handshakes, summaries and the like.
@@ -286,6 +288,7 @@ impl Greeter {
             username: None,
             wants_write: false,
             paused: false,
+            paused_at: now,
         });
         self.shared.in_progress.fetch_add(1, Ordering::Relaxed);
         self.by_client.insert(client, key);
@@ -318,6 +321,7 @@ impl Greeter {
             if !admission.begin_handshake(now, conn.source.ip()) {
                 // The bytes stay in the kernel until a place is free.
                 conn.paused = true;
+                conn.paused_at = now;
                 self.waiting.push_back(conn.client);
                 set_interest(&self.epoll, key, conn);
                 return;
@@ -573,6 +577,11 @@ impl Greeter {
                 conn.paused = false;
                 conn.last_heard = now;
                 set_interest(&self.epoll, key, conn);
+            } else if now.saturating_duration_since(conn.paused_at) > WAIT_AT_MOST {
+                // Handshakes take milliseconds: somebody sits on the places. Whoever waits here
+                // without one makes room for a source that has a reserved place.
+                drop(admission);
+                self.close(key, "no_place", "too many handshakes are in progress");
             } else {
                 // A source that has logged in before may still find a place: look at the rest.
                 self.waiting.push_back(client);

@@ -14,7 +14,7 @@ mod wheel;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -70,6 +70,8 @@ pub struct ShardCounters {
     pub tun_drops: AtomicU64,
     /// The TUN queue has failed for good.
     pub tun_failed: AtomicBool,
+    /// The thread has ended, in whatever way.
+    pub ended: AtomicBool,
     /// Packets of the host for addresses without a tunnel.
     pub no_tunnel: AtomicU64,
     /// Keys renewed.
@@ -105,8 +107,22 @@ pub fn spawn(
 ) -> io::Result<ShardHandle> {
     let mailbox = peers.get(config.index).cloned().ok_or(io::ErrorKind::InvalidInput)?;
     let name = format!("shard-{}", config.index);
+    let ended = Ended(Arc::clone(&counters), Arc::clone(&mailbox));
     let mut shard =
         run::Shard::new(config, queue, Arc::clone(&mailbox), peers, services, counters)?;
-    let thread = std::thread::Builder::new().name(name).spawn(move || shard.run())?;
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let _ended = ended;
+        shard.run();
+    })?;
     Ok(ShardHandle { mailbox, thread: Some(thread) })
+}
+
+/// Notes the end of the thread, a panic included.
+struct Ended(Arc<ShardCounters>, Arc<Mailbox<ShardMessage>>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Relaxed);
+        self.1.close();
+    }
 }

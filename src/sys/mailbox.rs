@@ -11,7 +11,8 @@ use super::eventfd::EventFd;
 /// A bounded queue whose descriptor is readable while messages wait.
 #[derive(Debug)]
 pub struct Mailbox<T> {
-    queue: Mutex<VecDeque<T>>,
+    /// `None` once the receiver has ended.
+    queue: Mutex<Option<VecDeque<T>>>,
     bound: usize,
     wake: EventFd,
     refused: AtomicU64,
@@ -24,7 +25,7 @@ impl<T> Mailbox<T> {
     /// No descriptor is left.
     pub fn new(bound: usize) -> io::Result<Self> {
         Ok(Self {
-            queue: Mutex::new(VecDeque::new()),
+            queue: Mutex::new(Some(VecDeque::new())),
             bound,
             wake: EventFd::new()?,
             refused: AtomicU64::new(0),
@@ -37,19 +38,33 @@ impl<T> Mailbox<T> {
     /// Gives the message back when the mailbox is full, and counts that.
     pub fn offer(&self, message: T) -> Result<(), T> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.len() >= self.bound {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(message);
+        match queue.as_mut() {
+            Some(queue) if queue.len() < self.bound => {
+                self.push(queue, message);
+                Ok(())
+            }
+            _ => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                Err(message)
+            }
         }
-        self.push(&mut queue, message);
-        Ok(())
     }
 
     /// Adds a message that must not be lost. For messages whose number is bounded by something
     /// else: one answer a question, one arrival a login, one request an API connection.
     pub fn post(&self, message: T) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        self.push(&mut queue, message);
+        if let Some(queue) = queue.as_mut() {
+            self.push(queue, message);
+        }
+    }
+
+    /// The receiver has ended: what waits is dropped, and so is what comes later. Whoever waits
+    /// for a reply sees its sender go.
+    pub fn close(&self) {
+        let waiting = self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Outside the lock: dropping a message may run anything.
+        drop(waiting);
     }
 
     fn push(&self, queue: &mut VecDeque<T>, message: T) {
@@ -64,8 +79,10 @@ impl<T> Mailbox<T> {
     pub fn drain(&self, into: &mut Vec<T>) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         self.wake.drain();
-        into.extend(queue.drain(..));
-        queue.shrink_to(1024);
+        if let Some(queue) = queue.as_mut() {
+            into.extend(queue.drain(..));
+            queue.shrink_to(1024);
+        }
     }
 
     /// Messages refused so far.
@@ -96,5 +113,16 @@ mod tests {
         mailbox.drain(&mut got);
         assert_eq!(got, [1, 2, 4]);
         assert_eq!(mailbox.offer(5), Ok(()));
+    }
+
+    #[test]
+    fn a_closed_mailbox_drops_what_waits_and_what_comes() {
+        let mailbox = Mailbox::new(2).unwrap();
+        let reply = std::sync::Arc::new(());
+        mailbox.post(std::sync::Arc::clone(&reply));
+        mailbox.close();
+        mailbox.post(std::sync::Arc::clone(&reply));
+        assert!(mailbox.offer(std::sync::Arc::clone(&reply)).is_err());
+        assert_eq!(std::sync::Arc::strong_count(&reply), 1);
     }
 }

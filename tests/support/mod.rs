@@ -71,6 +71,7 @@ pub(crate) fn missing_tools(tools: &[&str]) -> Vec<String> {
         .collect()
 }
 
+#[allow(unused_imports, reason = "not every test binary that uses this module can skip")]
 pub(crate) use tunnelhead::testing::skip;
 
 /// The message of a caught panic.
