@@ -350,6 +350,9 @@ impl ApiHandle {
         }
         let mut counters = core.counters();
         counters.extend(self.drops().await);
+        if let Some(lost) = crate::tun::ring_drops(&self.facts.tun.name) {
+            counters.insert("drop_tun_ring".to_owned(), lost);
+        }
         let pool = {
             let leases = core.leases();
             PoolStatus {

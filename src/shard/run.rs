@@ -32,6 +32,9 @@ const MAILBOX: u64 = u64::MAX;
 const TUN: u64 = u64::MAX - 1;
 /// Most events taken from one wait.
 const EVENTS: usize = 256;
+/// The host answers while we read: its queue is looked at after so many sockets, not only when all
+/// that are ready have been read.
+const SOCKETS_BETWEEN_TUN: usize = 32;
 /// Packets taken from the TUN queue in one turn.
 const TUN_PACKETS_A_TURN: usize = 128;
 /// Bytes read from one socket in one turn.
@@ -117,7 +120,11 @@ impl Shard {
             };
             let now = clock::now();
             // Sockets before timers: after a stall of ours, what peers have sent is heard first.
-            for event in events.iter().take(count) {
+            for (index, event) in events.iter().take(count).enumerate() {
+                let look = index % SOCKETS_BETWEEN_TUN == SOCKETS_BETWEEN_TUN - 1;
+                if look && !self.counters.tun_failed.load(Ordering::Relaxed) {
+                    self.read_tun(now);
+                }
                 match event.token() {
                     MAILBOX => {}
                     TUN => self.read_tun(now),

@@ -9,11 +9,16 @@ use std::pin::pin;
 use futures_util::stream::{Stream, StreamExt};
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
 use super::TunError;
 use crate::sys::netns::{interface_index, interface_name};
+
+/// Packets that wait for one queue of the device. When thousands of routers are answered at once
+/// the kernel makes more packets than its default of 500 before a shard gets to read.
+const RING_PACKETS: u32 = 4096;
 
 /// What [`super::Device::configure`] could not do but can live without, a sentence each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +44,10 @@ pub(super) fn configure(
     // Before the link is up, so that the kernel never sends anything of IPv6 into the tunnels.
     let warnings = disable_ipv6(name).err().into_iter().collect();
     let steps = async |handle: Handle| {
-        let link = LinkUnspec::new_with_index(index).mtu(u32::from(mtu)).build();
+        let link = LinkUnspec::new_with_index(index)
+            .mtu(u32::from(mtu))
+            .append_extra_attribute(LinkAttribute::TxQueueLen(RING_PACKETS))
+            .build();
         let mtu_set = handle.link().set(link).execute().await;
         mtu_set.map_err(os_error).map_err(failed("set the MTU"))?;
 
@@ -66,6 +74,13 @@ pub(super) fn configure(
     };
     with_netlink(steps).map_err(failed("talk to the kernel"))??;
     Ok(Configured { warnings })
+}
+
+/// Packets of the host that the kernel could not queue for us, since the device was made. `None`
+/// if there is no such device.
+pub fn ring_drops(name: &str) -> Option<u64> {
+    let file = Path::new("/sys/class/net").join(name).join("statistics/tx_dropped");
+    std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 /// Every address of this host, each with the name of its interface.

@@ -74,6 +74,22 @@ fn a_configured_device_carries_packets_both_ways_from_the_management_address() {
 }
 
 #[test]
+fn a_burst_for_thousands_of_routers_waits_in_the_kernel() {
+    root_test("a_burst_for_thousands_of_routers_waits_in_the_kernel", || {
+        let device = Device::create(&config(1)).unwrap();
+        device.configure(HOST, pool()).unwrap();
+        let queues = device.into_queues();
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        for _ in 0..4000 {
+            socket.send_to(b"question", (ROUTER, 161)).unwrap();
+        }
+        let mut buf = [0; 2000];
+        let read = std::iter::from_fn(|| queues[0].recv(&mut buf).ok()).count();
+        assert_eq!(read, 4000);
+    });
+}
+
+#[test]
 fn the_mtu_holds_and_flows_spread_over_the_queues() {
     root_test("the_mtu_holds_and_flows_spread_over_the_queues", || {
         let device = Device::create(&config(4)).unwrap();
