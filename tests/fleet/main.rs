@@ -11,7 +11,12 @@
 )]
 
 mod basics;
+mod binary;
+mod crowd;
 mod head;
+#[allow(dead_code, reason = "made for the tests with real clients; this uses a part of it")]
+#[path = "../e2e/lab.rs"]
+mod lab;
 mod logins;
 mod noise;
 mod routeros;

@@ -378,7 +378,9 @@ impl State {
             Command::Rekey => {
                 let started =
                     self.link.as_mut().is_some_and(|link| link.client.start_rekey(tools.now));
-                if !started {
+                if started {
+                    self.view.rekeys_started += 1;
+                } else {
                     self.view.violations.push("a rekey could not be started".to_owned());
                 }
             }

@@ -188,6 +188,8 @@ pub struct View {
     pub logins: u64,
     /// Refusals by AUTH_FAILED.
     pub refusals: u64,
+    /// Renegotiations that it has started.
+    pub rekeys_started: u64,
     /// Renegotiations done, over all connections.
     pub rekeys: u64,
     /// Bytes of the stream received, over all connections.
