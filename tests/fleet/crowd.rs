@@ -4,7 +4,6 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tunnelhead::control_api::types::TunnelView;
-use tunnelhead::telemetry::clock;
 use tunnelhead::testing::fleet::{Command, Fleet, Member, View};
 use tunnelhead::testing::profiles;
 
@@ -78,15 +77,12 @@ fn rekeys_of_all_disturb_no_other_tunnel(binary: &Binary<'_>, fleet: &Fleet) {
     for other in CROWD..CROWD + OTHERS {
         fleet.tell(other, Command::PingEvery(Some(Duration::from_millis(10))));
     }
-    let start = clock::now();
     for id in 0..CROWD {
         fleet.tell(id, Command::Rekey);
     }
     fleet.wait("rekeys under way", SOON, |views| {
         views.iter().take(CROWD).all(|view| view.rekeys_started == 1)
     });
-    let begun_within = clock::now() - start;
-    println!("{CROWD} rekeys begun within {begun_within:?}");
     fleet.wait("rekeys", CROWD_TIME, |views| views.iter().take(CROWD).all(|view| view.rekeys == 1));
     stop_pings_of_others(fleet);
     let pings: Vec<u64> = fleet.views().iter().map(|view| view.gateway_pings.1).collect();
