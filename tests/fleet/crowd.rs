@@ -39,7 +39,17 @@ fn two_thousand_tunnels_from_one_address_rekey_at_once_and_a_quarter_of_them_sta
     let binary = Binary::start(&lab, "[limits]\nqueue_bytes_total = \"32MiB\"");
     // Its sockets are made in the router's namespace: all have the same source address.
     let fleet = lab.routers[0].inside(Fleet::start).expect("a fleet");
-    let kinds = [profiles::p3(), profiles::p4b(), profiles::p1(), profiles::p2()];
+    // Every profile that logs in with a password; P8 is what all do here.
+    let kinds = [
+        profiles::p3(),
+        profiles::p4b(),
+        profiles::p1(),
+        profiles::p2(),
+        profiles::p1b(),
+        profiles::p4(),
+        profiles::p2().with_peer_info(),
+        profiles::p4().with_peer_info(),
+    ];
     for (index, profile) in kinds.into_iter().cycle().take(CROWD + OTHERS).enumerate() {
         let account = binary.add(&format!("router-{index}"));
         let (username, password) = (&account.router.username, account.password.expose());
