@@ -14,8 +14,8 @@ use super::running::{self, Signals};
 use super::{Failure, Outcome};
 use crate::concentrator::{self, Concentrator};
 use crate::config::{Config, Listener};
-use crate::control_api::ErrorCode;
 use crate::control_api::types::{CreatedRouter, NewRouter};
+use crate::control_api::{ErrorCode, Scope};
 
 const CONFIG: &str = "tunnelhead.toml";
 const DEFAULT_LISTEN: &str = "0.0.0.0:8443";
@@ -84,7 +84,7 @@ async fn first_router(
 ) -> Result<CreatedRouter, Failure> {
     let known = dir.join(format!("{ROUTER}.json"));
     let handle = head.handle();
-    let router = match handle.get_router(ROUTER).await {
+    let router = match handle.get_router(&Scope::All, ROUTER).await {
         Ok(_) => {
             let saved = read_router(&known)?;
             let verified = saved.script.expose().contains("verify-server-certificate=yes");
@@ -94,7 +94,7 @@ async fn first_router(
         Err(error) if error.code == ErrorCode::RouterNotFound => {
             let mut new = NewRouter::named(ROUTER);
             new.verify_server = verify_server;
-            handle.add_router(new).await?
+            handle.add_router(&Scope::All, new).await?
         }
         Err(error) => return Err(error.into()),
     };

@@ -20,6 +20,7 @@ mod authenticator;
 mod core;
 mod events;
 mod host;
+mod housekeeping;
 mod provisioning;
 mod revoked;
 mod secrets;
@@ -171,6 +172,8 @@ impl Concentrator {
 /// The threads that were started; they end when this is dropped.
 #[derive(Default)]
 struct Threads {
+    /// First to end: its jobs use everything else.
+    housekeeper: housekeeping::Housekeeper,
     shards: Vec<ShardHandle>,
     greeters: Vec<GreeterHandle>,
 }
@@ -178,6 +181,7 @@ struct Threads {
 impl Drop for Threads {
     /// Newcomers first, so that nobody moves to a shard that has ended.
     fn drop(&mut self) {
+        drop(std::mem::take(&mut self.housekeeper));
         for greeter in &self.greeters {
             greeter.mailbox.post(GreeterMessage::Stop);
         }

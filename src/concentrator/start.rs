@@ -41,6 +41,7 @@ use crate::tun::{Device, Queue, TunConfig, TunError};
 use super::accounts::{Accounts, DirectoryAuthenticator};
 use super::api::{ApiHandle, Facts};
 use super::core::{Core, Counters, Services};
+use super::housekeeping::Housekeeping;
 use super::provisioning::Provisioning;
 use super::revoked::Revoked;
 use super::secrets::{Secrets, SecretsError};
@@ -61,6 +62,8 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_MAX: Duration = Duration::from_secs(30);
 /// Time for a client to read why it was refused. Source: OpenVPN scheduled exit.
 const AUTH_FAILED_LINGER: Duration = Duration::from_secs(5);
+/// Time between looks at leases that have rested long enough.
+const LEASES_EVERY: Duration = Duration::from_secs(3600);
 /// Descriptors beside one a tunnel: listeners, queues, database, control connections.
 const SPARE_DESCRIPTORS: u64 = 1024;
 
@@ -169,10 +172,12 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
         admission.succeeded(clock::now(), source);
     }
     let leases = load_leases(&config, snapshot, &secrets, &mut degraded)?;
-    // What has rested long enough needs no record any more.
-    let quarantine = config.limits.lease_quarantine.as_secs();
-    let released_before = clock::unix_seconds().saturating_sub(quarantine);
-    store.submit(vec![Change::ForgetLeases { released_before }], None);
+    let mut housekeeping = Housekeeping::default();
+    forget_leases(&store, config.limits.lease_quarantine);
+    housekeeping.every("leases", LEASES_EVERY, {
+        let (store, quarantine) = (Arc::clone(&store), config.limits.lease_quarantine);
+        move || forget_leases(&store, quarantine)
+    });
     let greeting = Arc::new(GreeterShared {
         admission: Mutex::new(admission),
         buffered: AtomicUsize::new(0),
@@ -234,6 +239,7 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
         threads.greeters.push(handle);
     }
 
+    threads.housekeeper = housekeeping.start()?;
     let api = Arc::new(ApiHandle {
         facts: facts(&config, &listening, shards, kernel, &certificates, &mut degraded),
         provisioning: provisioning(&config, &listening, &certificates),
@@ -242,6 +248,12 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
         changing: tokio::sync::Mutex::new(()),
     });
     Ok(Concentrator { core, api, listening, threads })
+}
+
+/// What has rested long enough needs no record any more.
+fn forget_leases(store: &Arc<dyn Store>, quarantine: Duration) {
+    let released_before = clock::unix_seconds().saturating_sub(quarantine.as_secs());
+    store.submit(vec![Change::ForgetLeases { released_before }], None);
 }
 
 fn mailboxes<T>(count: usize, bound: usize) -> io::Result<Vec<Arc<Mailbox<T>>>> {

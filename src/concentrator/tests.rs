@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::core::Services;
 use super::{Concentrator, TunSource};
 use crate::config::Config;
-use crate::control_api::ErrorCode;
 use crate::control_api::types::NewRouter;
+use crate::control_api::{ErrorCode, Scope};
 use crate::greeter::{Departure, GreeterServices as _};
 use crate::lease;
 use crate::proto::ClientId;
@@ -122,15 +122,15 @@ async fn a_removal_is_completed_even_if_its_caller_hangs_up() {
     let store = Arc::new(SlowStore::default());
     let head = start(dir.path(), Arc::clone(&store)).await;
     let handle = head.handle();
-    handle.add_router(NewRouter::named("a")).await.unwrap();
+    handle.add_router(&Scope::All, NewRouter::named("a")).await.unwrap();
     store.hold();
     tokio::select! {
-        _ = handle.remove_router("a") => panic!("nothing is on disk yet"),
+        _ = handle.remove_router(&Scope::All, "a") => panic!("nothing is on disk yet"),
         () = store.arrived.notified() => {}
     }
     store.release();
     let gone = async {
-        while handle.get_router("a").await.is_ok() {
+        while handle.get_router(&Scope::All, "a").await.is_ok() {
             tokio::task::yield_now().await;
         }
     };
@@ -144,13 +144,13 @@ async fn a_router_is_shut_out_at_once_whatever_the_disk_does() {
     let store = Arc::new(SlowStore::default());
     let head = start(dir.path(), Arc::clone(&store)).await;
     let handle = head.handle();
-    handle.add_router(NewRouter::named("a")).await.unwrap();
+    handle.add_router(&Scope::All, NewRouter::named("a")).await.unwrap();
     store.inner.set_degraded(Some("the disk is full".to_owned()));
     let disable = serde_json::from_str("{\"disabled\": true}").unwrap();
-    let error = handle.patch_router("a", disable).await.unwrap_err();
+    let error = handle.patch_router(&Scope::All, "a", disable).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::StoreDegraded);
     assert!(error.message.starts_with("a is cut and shut out until"), "{}", error.message);
-    assert!(handle.get_router("a").await.unwrap().disabled);
+    assert!(handle.get_router(&Scope::All, "a").await.unwrap().disabled);
     head.shutdown().await;
 }
 
@@ -159,10 +159,10 @@ async fn a_login_of_a_removed_account_is_no_tunnel_of_its_successor() {
     let dir = tempfile::tempdir().unwrap();
     let head = start(dir.path(), Arc::default()).await;
     let handle = head.handle();
-    handle.add_router(NewRouter::named("a")).await.unwrap();
+    handle.add_router(&Scope::All, NewRouter::named("a")).await.unwrap();
     let (early, _peer) = departure(&head, 1, "a", clock::now());
-    handle.remove_router("a").await.unwrap();
-    handle.add_router(NewRouter::named("a")).await.unwrap();
+    handle.remove_router(&Scope::All, "a").await.unwrap();
+    handle.add_router(&Scope::All, NewRouter::named("a")).await.unwrap();
     let services = Services(Arc::clone(&head.core));
     services.depart(early);
     assert_eq!(live_client(&head, "a"), None);
@@ -179,7 +179,7 @@ async fn the_end_of_a_replaced_tunnel_is_not_the_end_of_its_successor() {
     let dir = tempfile::tempdir().unwrap();
     let head = start(dir.path(), Arc::default()).await;
     let handle = head.handle();
-    handle.add_router(NewRouter::named("a")).await.unwrap();
+    handle.add_router(&Scope::All, NewRouter::named("a")).await.unwrap();
     assert!(!head.core.cut("a", Cut::Disconnected), "there is nothing to cut");
     let services = Services(Arc::clone(&head.core));
     let (old, _old_peer) = departure(&head, 1, "a", clock::now());

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Stable names of refusals; the number is the HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "control-api", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorCode {
@@ -103,6 +104,7 @@ impl ErrorCode {
 
 /// A refusal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "control-api", derive(utoipa::ToSchema))]
 pub struct ApiError {
     /// What kind; stable.
     pub code: ErrorCode,

@@ -5,6 +5,7 @@
 //! permission check before everything else, `client` is what the command line speaks through.
 //! Nothing here knows how a tunnel works.
 
+pub mod caller;
 #[cfg(feature = "cli")]
 pub mod client;
 pub mod error;
@@ -21,8 +22,14 @@ pub mod socket;
 mod stall;
 pub mod types;
 
+pub use caller::{Caller, Role, Scope};
 pub use error::{ApiError, ErrorCode};
-pub use handle::{Answer, Handle};
+pub use handle::{
+    Answer, Audit, Events, Handle, History, Logins, Operations, Routers, StoreKeeping, Tunnels,
+};
+
+#[cfg(feature = "control-api")]
+pub use routes::openapi;
 
 #[cfg(test)]
 #[cfg(feature = "cli")]

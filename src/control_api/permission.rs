@@ -2,7 +2,9 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
+use super::caller::{Caller, Role, Scope};
 use super::error::{ApiError, ErrorCode};
 use crate::sys::cred;
 
@@ -10,6 +12,9 @@ use crate::sys::cred;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
     pub(super) uid: u32,
+    /// Primary group.
+    pub(super) gid: u32,
+    pub(super) pid: Option<i32>,
     /// Primary and supplementary groups.
     pub(super) gids: Vec<u32>,
 }
@@ -20,7 +25,8 @@ impl Peer {
         // Kernels before 4.13 cannot tell; then the primary group has to do.
         let mut gids = cred::peer_groups(fd).unwrap_or_default();
         gids.push(known.gid);
-        Ok(Self { uid: known.uid, gids })
+        let pid = (known.pid != 0).then_some(known.pid);
+        Ok(Self { uid: known.uid, gid: known.gid, pid, gids })
     }
 }
 
@@ -31,11 +37,22 @@ pub(super) struct Owner {
     pub(super) gid: u32,
 }
 
-/// Root, the user of the process, and members of the socket's group may do everything; nobody else
-/// may do anything.
-pub(super) fn check(peer: &Peer, owner: Owner) -> Result<(), ApiError> {
+/// Who is behind a connection: root, the user of the process, and members of the socket's group may
+/// do everything; nobody else may do anything.
+///
+/// # Errors
+/// `forbidden`, with what to do.
+pub(super) fn caller(peer: &Peer, owner: Owner, socket: &Arc<str>) -> Result<Caller, ApiError> {
     if peer.uid == 0 || peer.uid == owner.uid || peer.gids.contains(&owner.gid) {
-        return Ok(());
+        return Ok(Caller {
+            uid: peer.uid,
+            gid: peer.gid,
+            pid: peer.pid,
+            socket: Arc::clone(socket),
+            actor: None,
+            role: Role::Admin,
+            scope: Scope::All,
+        });
     }
     Err(ApiError::new(
         ErrorCode::Forbidden,
@@ -63,8 +80,8 @@ mod tests {
             (1000, vec![], false),
             (1000, vec![0], false),
         ] {
-            let peer = Peer { uid, gids };
-            assert_eq!(check(&peer, owner).is_ok(), allowed, "{peer:?}");
+            let peer = Peer { uid, gid: 0, pid: None, gids };
+            assert_eq!(caller(&peer, owner, &"s".into()).is_ok(), allowed, "{peer:?}");
         }
     }
 }

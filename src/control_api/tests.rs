@@ -160,7 +160,7 @@ async fn every_refusal_has_its_status_code_and_field() {
         ("GET", "/v1/status/", None, "", 404, "not_found", None),
         ("PUT", "/v1/status", None, "", 405, "method_not_allowed", None),
         ("POST", "/v1/tunnels", json, "{}", 405, "method_not_allowed", None),
-        ("GET", "/v1/status?verbose=1", None, "", 400, "bad_request", None),
+        ("GET", "/v1/status?verbose=1", None, "", 400, "bad_request", Some("verbose")),
         ("GET", "/v1/routers/b", None, "", 404, "router_not_found", None),
         ("GET", "/v1/routers/..", None, "", 404, "router_not_found", None),
         ("GET", "/v1/routers/..%2f..%2fetc%2fpasswd", None, "", 404, "router_not_found", None),
@@ -559,7 +559,7 @@ async fn nothing_is_answered_before_the_permission_check() {
         socket,
         limits: ServerLimits::default(),
     });
-    let peer = super::permission::Peer { uid: 54_321, gids: vec![54_321] };
+    let peer = super::permission::Peer { uid: 54_321, gid: 54_321, pid: None, gids: vec![54_321] };
     let app = app.layer(axum::Extension(peer));
     for (method, path) in [
         ("GET", "/v1/status"),

@@ -86,9 +86,49 @@ pub struct Account {
     pub address: Option<Ipv4Addr>,
     /// When it was made, in seconds since 1970-01-01 UTC.
     pub created_at: i64,
+    /// Whose it is; callers that are bound to tenants see theirs only.
+    pub tenant: Option<Arc<str>>,
+    /// Words to find it by, sorted, each once.
+    pub tags: Vec<String>,
+    /// What people want to remember about it.
+    pub note: String,
+    /// The secret before the last rotation, while it still counts.
+    pub previous: Option<PreviousSecret>,
+    /// Rises with each change.
+    pub revision: u64,
+}
+
+/// A secret that has been replaced and still counts for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreviousSecret {
+    /// How it is verified.
+    pub secret: StoredSecret,
+    /// When it ends, in seconds since 1970-01-01 UTC.
+    pub until: u64,
 }
 
 impl Account {
+    /// A plain account that logs in with a password.
+    pub fn named(name: &str, username: &str, secret: StoredSecret) -> Self {
+        Self {
+            name: name.into(),
+            username: username.to_owned(),
+            secret,
+            login: LoginMode::Password,
+            certificate_cn: None,
+            cipher: None,
+            auth: None,
+            disabled: false,
+            address: None,
+            created_at: 0,
+            tenant: None,
+            tags: Vec::new(),
+            note: String::new(),
+            previous: None,
+            revision: 0,
+        }
+    }
+
     /// Checks the account by itself; [`super::Directory::insert`] checks it against the others.
     ///
     /// # Errors
@@ -159,18 +199,7 @@ mod tests {
     use super::*;
 
     fn account() -> Account {
-        Account {
-            name: "branch-42".into(),
-            username: "branch-42".into(),
-            secret: StoredSecret::Machine { tag: [7; 32] },
-            login: LoginMode::Password,
-            certificate_cn: None,
-            cipher: None,
-            auth: None,
-            disabled: false,
-            address: None,
-            created_at: 0,
-        }
+        Account::named("branch-42", "branch-42", StoredSecret::Machine { tag: [7; 32] })
     }
 
     #[test]

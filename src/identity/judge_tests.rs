@@ -28,6 +28,11 @@ fn account(name: &str, login: LoginMode, disabled: bool, slow: bool) -> Account 
         disabled,
         address: None,
         created_at: 0,
+        tenant: None,
+        tags: Vec::new(),
+        note: String::new(),
+        previous: None,
+        revision: 0,
     }
 }
 

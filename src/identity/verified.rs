@@ -76,6 +76,11 @@ mod tests {
             disabled: false,
             address: None,
             created_at: 0,
+            tenant: None,
+            tags: Vec::new(),
+            note: String::new(),
+            previous: None,
+            revision: 0,
         }
     }
 

@@ -42,6 +42,7 @@ pub struct Activity {
 }
 
 /// One change of what is recorded.
+#[expect(clippy::large_enum_variant, reason = "changes are few and live in short vectors")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Adds the account, or replaces the one of the same name.

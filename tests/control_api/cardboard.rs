@@ -5,10 +5,13 @@ use std::net::Ipv4Addr;
 use std::sync::Mutex;
 
 use tunnelhead::control_api::types::{
-    CreatedRouter, ListenerStatus, NewRouter, PoolStatus, RouterPatch, RouterView, SecretText,
-    Status, StoreStatus, Timestamp, TunStatus, TunnelView,
+    CreatedRouter, List, ListenerStatus, NewRouter, PoolStatus, RouterPatch, RouterView,
+    SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelView,
 };
-use tunnelhead::control_api::{Answer, ApiError, ErrorCode, Handle};
+use tunnelhead::control_api::{
+    Answer, ApiError, Audit, ErrorCode, Events, History, Logins, Operations, Routers, Scope,
+    StoreKeeping, Tunnels,
+};
 
 pub(crate) struct Cardboard {
     pub(crate) routers: Mutex<BTreeMap<String, RouterView>>,
@@ -97,13 +100,15 @@ fn status(tun_up: bool, listener_up: bool) -> Status {
     }
 }
 
-impl Handle for Cardboard {
+impl Operations for Cardboard {
     fn status(&self) -> Answer<'_, Status> {
         let status = status(self.tun_up, self.listener_up);
         Box::pin(async { Ok(status) })
     }
+}
 
-    fn add_router(&self, new: NewRouter) -> Answer<'_, CreatedRouter> {
+impl Routers for Cardboard {
+    fn add_router(&self, _: &Scope, new: NewRouter) -> Answer<'_, CreatedRouter> {
         Box::pin(async move {
             let router = view(&new);
             let mut routers = self.routers.lock().unwrap();
@@ -122,17 +127,19 @@ impl Handle for Cardboard {
         })
     }
 
-    fn list_routers(&self) -> Answer<'_, Vec<RouterView>> {
-        Box::pin(async { Ok(self.routers.lock().unwrap().values().cloned().collect()) })
+    fn list_routers(&self, _: &Scope) -> Answer<'_, List<RouterView>> {
+        Box::pin(async {
+            Ok(List::complete(0, self.routers.lock().unwrap().values().cloned().collect()))
+        })
     }
 
-    fn get_router(&self, name: &str) -> Answer<'_, RouterView> {
+    fn get_router(&self, _: &Scope, name: &str) -> Answer<'_, RouterView> {
         let found = self.routers.lock().unwrap().get(name).cloned();
         let result = found.ok_or_else(|| ApiError::router_not_found(name));
         Box::pin(async { result })
     }
 
-    fn patch_router(&self, name: &str, patch: RouterPatch) -> Answer<'_, RouterView> {
+    fn patch_router(&self, _: &Scope, name: &str, patch: RouterPatch) -> Answer<'_, RouterView> {
         let mut routers = self.routers.lock().unwrap();
         let result = match routers.get_mut(name) {
             None => Err(ApiError::router_not_found(name)),
@@ -144,25 +151,33 @@ impl Handle for Cardboard {
         Box::pin(async { result })
     }
 
-    fn remove_router(&self, name: &str) -> Answer<'_, ()> {
+    fn remove_router(&self, _: &Scope, name: &str) -> Answer<'_, ()> {
         let removed = self.routers.lock().unwrap().remove(name);
         let result = removed.map(drop).ok_or_else(|| ApiError::router_not_found(name));
         Box::pin(async { result })
     }
+}
 
-    fn list_tunnels(&self) -> Answer<'_, Vec<TunnelView>> {
-        Box::pin(async { Ok((0..self.tunnels).map(tunnel).collect()) })
+impl Tunnels for Cardboard {
+    fn list_tunnels(&self, _: &Scope) -> Answer<'_, List<TunnelView>> {
+        Box::pin(async { Ok(List::complete(0, (0..self.tunnels).map(tunnel).collect())) })
     }
 
-    fn get_tunnel(&self, name: &str) -> Answer<'_, TunnelView> {
+    fn get_tunnel(&self, _: &Scope, name: &str) -> Answer<'_, TunnelView> {
         let found = (0..self.tunnels).map(tunnel).find(|one| one.router == name);
         let result = found.ok_or_else(|| ApiError::tunnel_not_found(name));
         Box::pin(async { result })
     }
 
-    fn disconnect(&self, name: &str) -> Answer<'_, ()> {
+    fn disconnect(&self, _: &Scope, name: &str) -> Answer<'_, ()> {
         let found = (0..self.tunnels).map(tunnel).any(|one| one.router == name);
         let result = if found { Ok(()) } else { Err(ApiError::tunnel_not_found(name)) };
         Box::pin(async { result })
     }
 }
+
+impl History for Cardboard {}
+impl Events for Cardboard {}
+impl Logins for Cardboard {}
+impl Audit for Cardboard {}
+impl StoreKeeping for Cardboard {}

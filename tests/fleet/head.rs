@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use tunnelhead::concentrator::{Authenticator, Concentrator, TunSource};
 use tunnelhead::config::{Config, Listener};
 use tunnelhead::control_api::types::{CreatedRouter, NewRouter, RouterPatch, Status, TunnelView};
-use tunnelhead::control_api::{ApiError, Handle};
+use tunnelhead::control_api::{ApiError, Handle, Scope};
 use tunnelhead::store::MemoryStore;
 use tunnelhead::testing::fleet::{Host, Member};
 use tunnelhead::testing::profiles::Profile;
@@ -90,7 +90,7 @@ impl Head {
 
     /// Makes a router account.
     pub(crate) fn add_router(&self, new: NewRouter) -> Result<CreatedRouter, ApiError> {
-        self.runtime.block_on(self.handle.add_router(new))
+        self.runtime.block_on(self.handle.add_router(&Scope::All, new))
     }
 
     /// A client for the first listener with a new account of this name.
@@ -102,11 +102,13 @@ impl Head {
 
     pub(crate) fn disable(&self, name: &str) {
         let patch = RouterPatch { disabled: Some(true) };
-        self.runtime.block_on(self.handle.patch_router(name, patch)).expect("a change");
+        self.runtime
+            .block_on(self.handle.patch_router(&Scope::All, name, patch))
+            .expect("a change");
     }
 
     pub(crate) fn disconnect(&self, name: &str) {
-        self.runtime.block_on(self.handle.disconnect(name)).expect("a disconnect");
+        self.runtime.block_on(self.handle.disconnect(&Scope::All, name)).expect("a disconnect");
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -124,11 +126,11 @@ impl Head {
     }
 
     pub(crate) fn tunnels(&self) -> Vec<TunnelView> {
-        self.runtime.block_on(self.handle.list_tunnels()).expect("the tunnels")
+        self.runtime.block_on(self.handle.list_tunnels(&Scope::All)).expect("the tunnels").items
     }
 
     pub(crate) fn tunnel(&self, name: &str) -> Option<TunnelView> {
-        self.runtime.block_on(self.handle.get_tunnel(name)).ok()
+        self.runtime.block_on(self.handle.get_tunnel(&Scope::All, name)).ok()
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use tempfile::TempDir;
 use tunnelhead::concentrator::{Concentrator, TunSource};
 use tunnelhead::config::Config;
+use tunnelhead::control_api::Scope;
 use tunnelhead::control_api::types::{self, NewRouter, SecretText};
 use tunnelhead::tun::Queue;
 use tunnelhead::tun::memory::{self, MemoryHost};
@@ -155,7 +156,7 @@ impl Tunnelhead {
                 },
                 ..NewRouter::named(&account.name)
             };
-            runtime.block_on(handle.add_router(new)).expect("a new router");
+            runtime.block_on(handle.add_router(&Scope::All, new)).expect("a new router");
         }
         Self { runtime, head, _host: host, _folder: folder, listeners }
     }

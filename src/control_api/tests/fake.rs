@@ -5,10 +5,13 @@ use std::net::Ipv4Addr;
 use std::sync::Mutex;
 
 use crate::control_api::types::{
-    CreatedRouter, NewRouter, PoolStatus, RouterPatch, RouterView, SecretText, Status, StoreStatus,
-    Timestamp, TunStatus, TunnelView,
+    CreatedRouter, List, NewRouter, PoolStatus, RouterPatch, RouterView, SecretText, Status,
+    StoreStatus, Timestamp, TunStatus, TunnelView,
 };
-use crate::control_api::{Answer, ApiError, ErrorCode, Handle};
+use crate::control_api::{
+    Answer, ApiError, Audit, ErrorCode, Events, History, Logins, Operations, Routers, Scope,
+    StoreKeeping, Tunnels,
+};
 
 #[derive(Default)]
 pub(super) struct Fake {
@@ -87,7 +90,7 @@ pub(super) fn status() -> Status {
     }
 }
 
-impl Handle for Fake {
+impl Operations for Fake {
     fn status(&self) -> Answer<'_, Status> {
         Box::pin(async {
             if self.stuck {
@@ -96,8 +99,10 @@ impl Handle for Fake {
             Ok(status())
         })
     }
+}
 
-    fn add_router(&self, new: NewRouter) -> Answer<'_, CreatedRouter> {
+impl Routers for Fake {
+    fn add_router(&self, _: &Scope, new: NewRouter) -> Answer<'_, CreatedRouter> {
         Box::pin(async move {
             let router = view(&new);
             let mut routers = self.routers.lock().unwrap();
@@ -116,17 +121,19 @@ impl Handle for Fake {
         })
     }
 
-    fn list_routers(&self) -> Answer<'_, Vec<RouterView>> {
-        Box::pin(async { Ok(self.routers.lock().unwrap().values().cloned().collect()) })
+    fn list_routers(&self, _: &Scope) -> Answer<'_, List<RouterView>> {
+        Box::pin(async {
+            Ok(List::complete(0, self.routers.lock().unwrap().values().cloned().collect()))
+        })
     }
 
-    fn get_router(&self, name: &str) -> Answer<'_, RouterView> {
+    fn get_router(&self, _: &Scope, name: &str) -> Answer<'_, RouterView> {
         let found = self.routers.lock().unwrap().get(name).cloned();
         let result = found.ok_or_else(|| ApiError::router_not_found(name));
         Box::pin(async { result })
     }
 
-    fn patch_router(&self, name: &str, patch: RouterPatch) -> Answer<'_, RouterView> {
+    fn patch_router(&self, _: &Scope, name: &str, patch: RouterPatch) -> Answer<'_, RouterView> {
         let mut routers = self.routers.lock().unwrap();
         let result = match routers.get_mut(name) {
             None => Err(ApiError::router_not_found(name)),
@@ -138,24 +145,34 @@ impl Handle for Fake {
         Box::pin(async { result })
     }
 
-    fn remove_router(&self, name: &str) -> Answer<'_, ()> {
+    fn remove_router(&self, _: &Scope, name: &str) -> Answer<'_, ()> {
         let removed = self.routers.lock().unwrap().remove(name);
         let result = removed.map(drop).ok_or_else(|| ApiError::router_not_found(name));
         Box::pin(async { result })
     }
+}
 
-    fn list_tunnels(&self) -> Answer<'_, Vec<TunnelView>> {
-        Box::pin(async { Ok((0..self.tunnels).map(|n| tunnel(&format!("r{n}"))).collect()) })
+impl Tunnels for Fake {
+    fn list_tunnels(&self, _: &Scope) -> Answer<'_, List<TunnelView>> {
+        Box::pin(async {
+            Ok(List::complete(0, (0..self.tunnels).map(|n| tunnel(&format!("r{n}"))).collect()))
+        })
     }
 
-    fn get_tunnel(&self, name: &str) -> Answer<'_, TunnelView> {
+    fn get_tunnel(&self, _: &Scope, name: &str) -> Answer<'_, TunnelView> {
         let result =
             if name == "r0" { Ok(tunnel(name)) } else { Err(ApiError::tunnel_not_found(name)) };
         Box::pin(async { result })
     }
 
-    fn disconnect(&self, name: &str) -> Answer<'_, ()> {
+    fn disconnect(&self, _: &Scope, name: &str) -> Answer<'_, ()> {
         let result = if name == "r0" { Ok(()) } else { Err(ApiError::tunnel_not_found(name)) };
         Box::pin(async { result })
     }
 }
+
+impl History for Fake {}
+impl Events for Fake {}
+impl Logins for Fake {}
+impl Audit for Fake {}
+impl StoreKeeping for Fake {}

@@ -159,6 +159,7 @@ impl std::fmt::Display for CloseReason {
                 DenyReason::TooLong => "The user name or the password is too long.",
                 DenyReason::BackOff => "There were too many failed logins of late.",
                 DenyReason::Clone => "Another router is logged in with this account and stays.",
+                DenyReason::Banned => "An operator has shut the router out for a while.",
                 DenyReason::Unavailable => "The authenticator gave no answer.",
             },
             Self::Cipher(refusal) => return write!(f, "No cipher could be agreed on: {refusal}."),

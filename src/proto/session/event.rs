@@ -142,6 +142,8 @@ pub enum DenyReason {
     BackOff,
     /// Two routers fight for one identity; the incumbent stays.
     Clone,
+    /// An operator has shut it out for a while.
+    Banned,
     /// The authenticator gave no answer in time, failed, or is overloaded.
     Unavailable,
 }
@@ -158,6 +160,7 @@ impl DenyReason {
             Self::TooLong => "credentials_too_long",
             Self::BackOff => "back_off",
             Self::Clone => "clone",
+            Self::Banned => "banned",
             Self::Unavailable => "authenticator_unavailable",
         }
     }

@@ -170,6 +170,11 @@ fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
         disabled: row.get(7)?,
         address: optional(row, 8)?,
         created_at: row.get(9)?,
+        tenant: None,
+        tags: Vec::new(),
+        note: String::new(),
+        previous: None,
+        revision: 0,
     })
 }
 

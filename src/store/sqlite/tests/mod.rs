@@ -44,6 +44,11 @@ fn account(name: &str) -> Account {
         disabled: false,
         address: None,
         created_at: 1_700_000_000,
+        tenant: None,
+        tags: Vec::new(),
+        note: String::new(),
+        previous: None,
+        revision: 0,
     }
 }
 

@@ -1,5 +1,9 @@
 //! The other end of the control socket, for the command line.
 
+mod operations;
+mod routers;
+mod tunnels;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,9 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::error::ApiError;
-use super::types::{
-    CreatedRouter, List, NewRouter, RouterPatch, RouterView, Status, TunnelView, check_name,
-};
+use super::types::check_name;
 
 /// Longest answer that is read: 100,000 routers and more.
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
@@ -66,84 +68,7 @@ impl Client {
         Self { path: path.to_owned() }
     }
 
-    /// `GET /v1/status`
-    ///
-    /// # Errors
-    /// See [`ClientError`]; so for every call.
-    pub async fn status(&self) -> Result<Status, ClientError> {
-        self.ask(Method::GET, "/v1/status", None::<&()>).await
-    }
-
-    /// `POST /v1/routers`
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn add_router(&self, new: &NewRouter) -> Result<CreatedRouter, ClientError> {
-        self.ask(Method::POST, "/v1/routers", Some(new)).await
-    }
-
-    /// `GET /v1/routers`
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn routers(&self) -> Result<Vec<RouterView>, ClientError> {
-        let list: List<RouterView> = self.ask(Method::GET, "/v1/routers", None::<&()>).await?;
-        Ok(list.items)
-    }
-
-    /// `GET /v1/routers/{name}`
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn router(&self, name: &str) -> Result<RouterView, ClientError> {
-        self.ask(Method::GET, &path("routers", name)?, None::<&()>).await
-    }
-
-    /// `PATCH /v1/routers/{name}`
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn patch_router(
-        &self,
-        name: &str,
-        patch: &RouterPatch,
-    ) -> Result<RouterView, ClientError> {
-        self.ask(Method::PATCH, &path("routers", name)?, Some(patch)).await
-    }
-
-    /// `DELETE /v1/routers/{name}`
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn remove_router(&self, name: &str) -> Result<(), ClientError> {
-        self.send(Method::DELETE, &path("routers", name)?, None::<&()>).await.map(drop)
-    }
-
-    /// `GET /v1/tunnels`
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn tunnels(&self) -> Result<Vec<TunnelView>, ClientError> {
-        let list: List<TunnelView> = self.ask(Method::GET, "/v1/tunnels", None::<&()>).await?;
-        Ok(list.items)
-    }
-
-    /// `GET /v1/tunnels/{name}`
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn tunnel(&self, name: &str) -> Result<TunnelView, ClientError> {
-        self.ask(Method::GET, &path("tunnels", name)?, None::<&()>).await
-    }
-
-    /// `DELETE /v1/tunnels/{name}`
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn disconnect(&self, name: &str) -> Result<(), ClientError> {
-        self.send(Method::DELETE, &path("tunnels", name)?, None::<&()>).await.map(drop)
-    }
-
+    /// Sends a request and reads a document.
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -154,6 +79,7 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| self.broken(&error))
     }
 
+    /// Sends a request; the body of a good answer.
     async fn send(
         &self,
         method: Method,

@@ -1,0 +1,122 @@
+//! How the concentrator is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
+
+use crate::control_api::types::{
+    Degraded, ListenerStatus, PoolStatus, ShardStatus, Status, StoreStatus, Timestamp, TunStatus,
+};
+use crate::control_api::{Answer, Operations};
+use crate::net::isolation::DropReason;
+use crate::shard::ShardMessage;
+use crate::telemetry::clock;
+
+use super::ApiHandle;
+
+impl ApiHandle {
+    /// Packets by outcome of the isolation rules, all shards together.
+    async fn drops(&self) -> BTreeMap<String, u64> {
+        let mut drops = BTreeMap::new();
+        for mailbox in &self.core.shards {
+            let (sender, receiver) = oneshot::channel();
+            mailbox.post(ShardMessage::Totals(Box::new(move |totals| {
+                // The asker has gone away.
+                let _ = sender.send(totals);
+            })));
+            let Ok(totals) = receiver.await else { continue };
+            for &reason in DropReason::ALL {
+                let dropped = totals.dropped(reason);
+                if dropped > 0 {
+                    *drops.entry(format!("drop_{}", reason.code())).or_insert(0) += dropped;
+                }
+            }
+        }
+        drops
+    }
+
+    fn listeners(&self) -> Vec<ListenerStatus> {
+        let accepted = self.accepted.iter().map(|count| count.load(Ordering::Relaxed));
+        self.facts
+            .listeners
+            .iter()
+            .zip(accepted)
+            .map(|(listener, accepted)| ListenerStatus { accepted, ..listener.clone() })
+            .collect()
+    }
+
+    async fn status_now(&self) -> Status {
+        let core = &self.core;
+        let started = self.facts.started;
+        let mut degraded = self.facts.degraded.clone();
+        let store = core.store.health();
+        if let Some(reason) = &store.degraded {
+            degraded.push(Degraded { part: "store".to_owned(), reason: reason.clone() });
+        }
+        let tun_failed =
+            core.shard_counters.iter().any(|shard| shard.tun_failed.load(Ordering::Relaxed));
+        let tun = TunStatus { up: !tun_failed, ..self.facts.tun.clone() };
+        if tun_failed {
+            let reason = "the TUN device is gone; restart the concentrator".to_owned();
+            degraded.push(Degraded { part: "tun".to_owned(), reason });
+        }
+        let ended = core.ended_threads();
+        if ended > 0 {
+            let reason = format!("{ended} of its threads failed; restart the concentrator");
+            degraded.push(Degraded { part: "threads".to_owned(), reason });
+        }
+        let mut counters = core.counters();
+        counters.extend(self.drops().await);
+        if let Some(lost) = crate::tun::ring_drops(&self.facts.tun.name) {
+            counters.insert("drop_tun_ring".to_owned(), lost);
+        }
+        let pool = {
+            let leases = core.leases();
+            PoolStatus {
+                network: self.facts.pool.clone(),
+                capacity: leases.capacity(),
+                in_use: leases.in_use(),
+                quarantined: leases.quarantined(),
+            }
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: Timestamp(started),
+            uptime_seconds: clock::unix_seconds().saturating_sub(started),
+            ready: tun.up && ended == 0 && self.facts.listeners.iter().all(|listener| listener.up),
+            tun,
+            listeners: self.listeners(),
+            management_address: self.facts.management_address,
+            routers: core.accounts.read().len() as u64,
+            tunnels: core.tunnel_count(),
+            logins_in_progress: core.greeting.in_progress.load(Ordering::Relaxed) as u64,
+            pool,
+            shards: self.shard_status(),
+            store: StoreStatus { ok: store.degraded.is_none(), reason: store.degraded },
+            certificates: self.facts.certificates.clone(),
+            degraded,
+            counters,
+        }
+    }
+
+    fn shard_status(&self) -> Vec<ShardStatus> {
+        (0..)
+            .zip(&self.core.shard_counters)
+            .map(|(shard, counters)| ShardStatus {
+                shard,
+                tunnels: counters.tunnels.load(Ordering::Relaxed) as u64,
+                rx_bytes: counters.router_bytes.load(Ordering::Relaxed),
+                tx_bytes: counters.host_bytes.load(Ordering::Relaxed),
+            })
+            .collect()
+    }
+}
+
+impl Operations for Arc<ApiHandle> {
+    fn status(&self) -> Answer<'_, Status> {
+        Box::pin(async { Ok(self.status_now().await) })
+    }
+}

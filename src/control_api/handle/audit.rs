@@ -1,0 +1,4 @@
+//! The audit trail.
+
+/// The audit trail.
+pub trait Audit: Send + Sync + 'static {}

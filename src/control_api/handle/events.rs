@@ -1,0 +1,4 @@
+//! What happens.
+
+/// What happens.
+pub trait Events: Send + Sync + 'static {}

@@ -1,0 +1,10 @@
+//! How the concentrator is and how it is told to change.
+
+use super::Answer;
+use crate::control_api::types::Status;
+
+/// How the concentrator is and how it is told to change.
+pub trait Operations: Send + Sync + 'static {
+    /// How things are.
+    fn status(&self) -> Answer<'_, Status>;
+}
