@@ -14,6 +14,7 @@ mod basics;
 mod binary;
 mod crowd;
 mod head;
+mod hostile;
 #[allow(dead_code, reason = "made for the tests with real clients; this uses a part of it")]
 #[path = "../e2e/lab.rs"]
 mod lab;
