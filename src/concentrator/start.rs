@@ -537,6 +537,7 @@ fn make_listeners(
                     CertificatePolicy::Required => ClientCertificatePolicy::Required,
                 },
                 legacy: listener.legacy,
+                ..ServerTlsConfig::default()
             })?;
             Ok(Listener {
                 socket,

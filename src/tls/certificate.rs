@@ -9,13 +9,13 @@
 //! - the subject holds exactly one common name: 1 to 128 bytes, none of them a control character.
 //!   It is compared byte for byte from here on; nothing is trimmed, folded or decoded.
 
-use openssl::asn1::Asn1Time;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{HasPublic, Id, PKeyRef};
 use openssl::x509::{X509, X509ExtendedKeyUsage, X509Ref};
 
 use crate::proto::session::ClientCertificate;
+use crate::tls::revocation;
 
 /// Why a certificate is not accepted, although the library verified it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +41,9 @@ pub enum CertificateRefusal {
     /// Longer than [`MAX_COMMON_NAME`], or empty.
     #[error("the common name of the certificate is empty or too long")]
     CommonNameLength,
+    /// A revocation list names it.
+    #[error("{0} is revoked")]
+    Revoked(&'static str),
     /// The library could not read it.
     #[error("the certificate cannot be read")]
     Unreadable,
@@ -49,7 +52,7 @@ pub enum CertificateRefusal {
 /// Longest accepted common name, in bytes. X.520 allows 64 characters.
 pub const MAX_COMMON_NAME: usize = 128;
 
-/// Reads who a verified client certificate names.
+/// Reads who a verified client certificate names. The intermediates are the caller's to add.
 ///
 /// # Errors
 ///
@@ -62,14 +65,13 @@ pub fn identify(certificate: &X509Ref) -> Result<ClientCertificate, CertificateR
     let common_name = common_name(certificate)?;
     let unreadable = |_| CertificateRefusal::Unreadable;
     let digest = certificate.digest(MessageDigest::sha256()).map_err(unreadable)?;
-    let issuer = certificate.issuer_name().to_der().map_err(unreadable)?;
-    let issuer = openssl::hash::hash(MessageDigest::sha256(), &issuer).map_err(unreadable)?;
-    let serial = certificate.serial_number().to_bn().map_err(unreadable)?;
+    let id = revocation::id_of(certificate).map_err(unreadable)?;
     Ok(ClientCertificate {
         common_name,
         fingerprint: array(&digest)?,
-        serial: serial.to_hex_str().map_err(unreadable)?.to_ascii_lowercase(),
-        issuer_hash: array(&issuer)?,
+        serial: id.serial,
+        issuer_hash: id.issuer_hash,
+        intermediates: Vec::new(),
     })
 }
 
@@ -157,6 +159,8 @@ pub struct CertificateFacts {
     pub subject: String,
     /// Kind and size of its key: "RSA 2048".
     pub key: String,
+    /// Its beginning, unix seconds.
+    pub not_before: u64,
     /// Its end, unix seconds.
     pub not_after: u64,
 }
@@ -173,11 +177,10 @@ pub fn describe(pem: &[u8]) -> Option<CertificateFacts> {
         .unwrap_or_default();
     let key = certificate.public_key().ok()?;
     let kind = check_key(&key).map_or("unknown", KeyKind::name);
-    let left = Asn1Time::from_unix(0).ok()?.diff(certificate.not_after()).ok()?;
-    let seconds = i64::from(left.days) * 86_400 + i64::from(left.secs);
     Some(CertificateFacts {
         subject,
         key: format!("{kind} {}", key.bits()),
-        not_after: u64::try_from(seconds).unwrap_or(0),
+        not_before: revocation::unix(certificate.not_before()).ok()?,
+        not_after: revocation::unix(certificate.not_after()).ok()?,
     })
 }

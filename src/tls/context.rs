@@ -1,6 +1,7 @@
 //! What a TLS context is made of: certificates, rules, versions and suites.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ::openssl::pkey::{PKey, Private};
 use ::openssl::ssl::{
@@ -11,9 +12,10 @@ use ::openssl::x509::store::X509StoreBuilder;
 use ::openssl::x509::{X509, X509Ref, X509StoreContext, X509StoreContextRef, X509VerifyResult};
 use tunnelhead_crypto::SecretBytes;
 
-use crate::tls::certificate::{self, KeyKind};
+use crate::tls::certificate::{self, CertificateRefusal, KeyKind};
 use crate::tls::engine::TlsError;
 use crate::tls::openssl::refuse_certificate;
+use crate::tls::revocation::{self, Revocations};
 
 /// A certificate, the intermediate certificates after it, and its private key, all in PEM form.
 #[derive(Debug)]
@@ -65,6 +67,8 @@ pub struct ServerTlsConfig {
     pub client_ca: Option<Vec<u8>>,
     /// Whether clients are asked for a certificate.
     pub client_certificate: ClientCertificatePolicy,
+    /// Client certificates that count no longer.
+    pub revocations: Arc<Revocations>,
     /// Accepts TLS 1.0 and 1.1 and the weak signatures that come with them. Only for a listener
     /// of its own (threat T18).
     pub legacy: bool,
@@ -167,7 +171,10 @@ pub(crate) fn server(config: &ServerTlsConfig) -> Result<SslContext, TlsError> {
     }
     trust(&mut builder, authorities)?;
     builder.set_verify_depth(MAX_CHAIN_DEPTH);
-    builder.set_verify_callback(mode, verify_client);
+    let revocations = Arc::clone(&config.revocations);
+    builder.set_verify_callback(mode, move |verified, context| {
+        verify_client(verified, context, &revocations)
+    });
     Ok(builder.build())
 }
 
@@ -285,18 +292,18 @@ fn trust(builder: &mut SslContextBuilder, authorities: Vec<X509>) -> Result<(), 
 }
 
 /// Called by the library for every certificate of a chain, from the CA down to the client's own.
-fn verify_client(verified: bool, context: &mut X509StoreContextRef) -> bool {
+fn verify_client(
+    verified: bool,
+    context: &mut X509StoreContextRef,
+    revocations: &Revocations,
+) -> bool {
     if !verified {
         return false;
     }
     let own = context.error_depth() == 0;
     let refusal = match context.current_cert() {
-        None => Some(certificate::CertificateRefusal::Unreadable),
-        Some(current) => match certificate::check_certificate_key(current) {
-            Err(problem) => Some(certificate::CertificateRefusal::Key(problem)),
-            Ok(_) if own => certificate::identify(current).err(),
-            Ok(_) => None,
-        },
+        None => Some(CertificateRefusal::Unreadable),
+        Some(current) => judge(current, own, revocations).err(),
     };
     let Some(refusal) = refusal else { return true };
     if let Ok(index) = X509StoreContext::ssl_idx()
@@ -306,6 +313,20 @@ fn verify_client(verified: bool, context: &mut X509StoreContextRef) -> bool {
     }
     context.set_error(X509VerifyResult::APPLICATION_VERIFICATION);
     false
+}
+
+fn judge(
+    current: &X509Ref,
+    own: bool,
+    revocations: &Revocations,
+) -> Result<(), CertificateRefusal> {
+    certificate::check_certificate_key(current).map_err(CertificateRefusal::Key)?;
+    let id = revocation::id_of(current).map_err(|_| CertificateRefusal::Unreadable)?;
+    if revocations.revokes(&id) {
+        let which = if own { "it" } else { "a CA of its chain" };
+        return Err(CertificateRefusal::Revoked(which));
+    }
+    if own { certificate::identify(current).map(|_| ()) } else { Ok(()) }
 }
 
 fn subject(certificate: &X509Ref) -> String {

@@ -9,6 +9,8 @@
 //! - [`engine`]: the border, independent of any library;
 //! - [`openssl`]: the real engine, its contexts and limits;
 //! - [`certificate`]: which client certificates count, and what they say;
+//! - [`revocation`], [`pem`]: the lists of those that count no longer, and files that are whole;
+//! - [`Reloadable`]: a context that can be exchanged while engines are made from it;
 //! - [`null`]: a deterministic stand-in for simulations and fuzzing;
 //! - [`pki`]: the certificates that a fresh installation makes for itself.
 //!
@@ -20,7 +22,10 @@ pub mod context;
 pub mod engine;
 pub mod null;
 pub mod openssl;
+pub mod pem;
 pub mod pki;
+mod reloadable;
+pub mod revocation;
 mod wire;
 
 #[cfg(test)]
@@ -33,3 +38,5 @@ pub use context::{
     CertAndKey, ClientCertificatePolicy, ClientTlsConfig, ServerTlsConfig, TlsVersion,
 };
 pub use engine::{EngineAnswer, TlsContext, TlsEngine, TlsError};
+pub use reloadable::Reloadable;
+pub use revocation::Revocations;

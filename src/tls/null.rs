@@ -205,6 +205,7 @@ impl NullEngine {
                     fingerprint,
                     serial: "01".to_owned(),
                     issuer_hash: [0; 32],
+                    intermediates: Vec::new(),
                 }
             }),
         };

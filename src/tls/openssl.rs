@@ -9,10 +9,11 @@ use ::openssl::x509::X509VerifyResult;
 use tunnelhead_crypto::{EXPORTER_DATA_KEYS, EXPORTER_DYNAMIC_TLS_CRYPT, KeyBlock, SecretBytes};
 use zeroize::Zeroizing;
 
-use crate::proto::session::{TlsFacts, TlsOp};
+use crate::proto::session::{CertificateId, ClientCertificate, TlsFacts, TlsOp};
 use crate::tls::certificate::{self, CertificateRefusal};
 use crate::tls::context::{self, ClientTlsConfig, ServerTlsConfig};
 use crate::tls::engine::{EngineAnswer, TlsContext, TlsEngine, TlsError, reasons};
+use crate::tls::revocation::id_of;
 use crate::tls::wire::{Limits, Wire};
 
 /// Makes OpenSSL engines of one role. Cheap to clone: the clones share keys and certificates.
@@ -176,9 +177,13 @@ fn facts(ssl: &SslRef, role: Role) -> Result<TlsFacts, String> {
         Role::Client => None,
         Role::Server => ssl
             .peer_certificate()
-            .map(|certificate| certificate::identify(&certificate))
+            .map(|certificate| {
+                let intermediates = intermediates(ssl)?;
+                let identified = certificate::identify(&certificate)?;
+                Ok(ClientCertificate { intermediates, ..identified })
+            })
             .transpose()
-            .map_err(|refusal| refusal.to_string())?,
+            .map_err(|refusal: CertificateRefusal| refusal.to_string())?,
     };
     Ok(TlsFacts {
         version: ssl.version_str().to_owned(),
@@ -187,6 +192,13 @@ fn facts(ssl: &SslRef, role: Role) -> Result<TlsFacts, String> {
         data_keys: export(ssl, EXPORTER_DATA_KEYS)?,
         dynamic_wrap: export(ssl, EXPORTER_DYNAMIC_TLS_CRYPT)?,
     })
+}
+
+/// What stands between the client's certificate and the one that we trust.
+fn intermediates(ssl: &SslRef) -> Result<Vec<CertificateId>, CertificateRefusal> {
+    let chain = ssl.verified_chain().ok_or(CertificateRefusal::Unreadable)?;
+    let between = chain.iter().take(chain.len().saturating_sub(1)).skip(1);
+    between.map(|one| id_of(one).map_err(|_| CertificateRefusal::Unreadable)).collect()
 }
 
 /// Source: RFC 5705 and RFC 8446 7.5, without a context.

@@ -444,7 +444,7 @@ fn unusable_configurations_are_refused_with_a_sentence() {
         certificates,
         client_ca,
         client_certificate,
-        legacy: false,
+        ..ServerTlsConfig::default()
     };
     let no = ClientCertificatePolicy::No;
     let mut mixed = server_pairs(&[RSA]);

@@ -80,10 +80,28 @@ pub struct ClientCertificate {
     pub common_name: Vec<u8>,
     /// SHA-256 of the DER form.
     pub fingerprint: [u8; 32],
-    /// Serial number, hexadecimal.
+    /// Serial number, hexadecimal, lower case.
     pub serial: String,
-    /// SHA-256 of the issuer's name in DER form.
+    /// SHA-256 of the issuer's name, in a form in which equal names are the same bytes.
     pub issuer_hash: [u8; 32],
+    /// The CAs between this certificate and the one that we trust.
+    pub intermediates: Vec<CertificateId>,
+}
+
+impl ClientCertificate {
+    /// Who issued it, and under which number.
+    pub fn id(&self) -> CertificateId {
+        CertificateId { issuer_hash: self.issuer_hash, serial: self.serial.clone() }
+    }
+}
+
+/// What a revocation list calls a certificate by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateId {
+    /// SHA-256 of the issuer's name, in a form in which equal names are the same bytes.
+    pub issuer_hash: [u8; 32],
+    /// Serial number, hexadecimal, lower case.
+    pub serial: String,
 }
 
 /// What a client presented, for the authenticator.

@@ -13,7 +13,7 @@ use tunnelhead_crypto::{AuthDigest, ControlWrap, DataCipher, DataKeys, MAX_PEER_
 
 use super::error::{ExportRefused, ImportError};
 use super::established::Established;
-use super::event::{Assignment, ClientCertificate, Identity};
+use super::event::{Assignment, CertificateId, ClientCertificate, Identity};
 use super::key_slots::{Key, KeySlots, Previous};
 use super::key_state::Channel;
 use super::link::Link;
@@ -30,10 +30,12 @@ use crate::proto::wire::{
 };
 
 /// Rises with every change of the layout.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Longest text that a session keeps.
 const MAX_TEXT: usize = 8 * 1024;
+/// CAs between a client's certificate and the trusted one; the handshake allows fewer.
+const MAX_INTERMEDIATES: usize = 8;
 /// Longest sealed bytes that wait.
 const MAX_SEALED: usize = 64 * 1024;
 /// No deadline is further away.
@@ -196,6 +198,12 @@ fn put_tunnel(out: &mut Vec<u8>, tunnel: &Tunnel) {
         out.extend_from_slice(&certificate.fingerprint);
         put_block(out, certificate.serial.as_bytes());
         out.extend_from_slice(&certificate.issuer_hash);
+        let intermediates = certificate.intermediates.iter().take(MAX_INTERMEDIATES);
+        put_u8(out, u8::try_from(intermediates.len()).unwrap_or(0));
+        for id in intermediates {
+            put_block(out, id.serial.as_bytes());
+            out.extend_from_slice(&id.issuer_hash);
+        }
     });
     for text in [&tunnel.options, &tunnel.peer_info, &tunnel.tls_version, &tunnel.tls_suite] {
         put_block(out, text.as_bytes());
@@ -224,6 +232,7 @@ fn tunnel(input: &mut Reader<'_>) -> Result<Tunnel, ImportError> {
             fingerprint: input.array()?,
             serial: text(input)?.to_owned(),
             issuer_hash: input.array()?,
+            intermediates: intermediates(input)?,
         })
     })?;
     Ok(Tunnel {
@@ -237,6 +246,16 @@ fn tunnel(input: &mut Reader<'_>) -> Result<Tunnel, ImportError> {
         tls_version: text(input)?.into(),
         tls_suite: text(input)?.into(),
     })
+}
+
+fn intermediates(input: &mut Reader<'_>) -> Result<Vec<CertificateId>, ImportError> {
+    let count = usize::from(input.u8()?);
+    if count > MAX_INTERMEDIATES {
+        return Err(ImportError::Damaged("the certificate chain"));
+    }
+    (0..count)
+        .map(|_| Ok(CertificateId { serial: text(input)?.to_owned(), issuer_hash: input.array()? }))
+        .collect()
 }
 
 fn put_key(out: &mut Vec<u8>, key: &Key) {

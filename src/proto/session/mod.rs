@@ -50,9 +50,9 @@ pub use error::{
     CloseReason, Disposition, ExportRefused, ImportError, RekeyRefused, SealRefused, SessionError,
 };
 pub use event::{
-    AccountAuth, Allowed, Assignment, AssignmentRefused, AuthRequest, ClientCertificate,
-    DenyReason, EngineId, Event, Identity, Shut, Ticket, TlsAnswer, TlsFacts, TlsOp, TlsTask,
-    Verdict,
+    AccountAuth, Allowed, Assignment, AssignmentRefused, AuthRequest, CertificateId,
+    ClientCertificate, DenyReason, EngineId, Event, Identity, Shut, Ticket, TlsAnswer, TlsFacts,
+    TlsOp, TlsTask, Verdict,
 };
 pub use stats::{Phase, SessionInfo, SessionStats};
 

@@ -177,6 +177,7 @@ fn another_certificate_ends_the_session() {
         fingerprint: [print; 32],
         serial: "01".into(),
         issuer_hash: [0; 32],
+        intermediates: Vec::new(),
     };
     for (second, closed) in [
         (Some(certificate(1)), None),
