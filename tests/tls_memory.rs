@@ -27,7 +27,7 @@ fn ten_thousand_failing_handshakes_leave_memory_flat() {
         certificates: vec![CertAndKey::read(&ecdsa.certificate, &ecdsa.key).unwrap()],
         client_ca: Some(std::fs::read(&files.ca_certificate).unwrap()),
         client_certificate: ClientCertificatePolicy::Required,
-        legacy: false,
+        ..ServerTlsConfig::default()
     })
     .unwrap();
 

@@ -25,7 +25,7 @@ use crate::net::admission::{Admission, Limits as AdmissionLimits};
 use crate::net::flow_queue::Budget;
 use crate::net::isolation::{AllowedPort, Policy, Proto};
 use crate::proto::session::{SessionConfig, WrapConfig};
-use crate::shard::{self, ShardConfig};
+use crate::shard::{self, ShardConfig, ShardSettings};
 use crate::store::{Change, Snapshot, Store, StoreError};
 use crate::sys::mailbox::Mailbox;
 use crate::sys::rlimit;
@@ -208,16 +208,18 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
 
     let mut threads = Threads::default();
     let budget = Budget::new(config.limits.queue_bytes_total);
-    let policy = policy_of(&config);
+    let settings = ShardSettings {
+        policy: policy_of(&config),
+        queue_bytes: u32::try_from(config.limits.queue_bytes).unwrap_or(u32::MAX),
+        user_timeout: config.keepalive.restart,
+    };
     for ((index, queue), counters) in (0..).zip(queues).zip(shard_counters) {
         let shard = ShardConfig {
             index,
             count: shards,
             pool: config.pool.network,
-            policy: policy.clone(),
-            queue_bytes: u32::try_from(config.limits.queue_bytes).unwrap_or(u32::MAX),
+            settings: settings.clone(),
             budget: Arc::clone(&budget),
-            user_timeout: config.keepalive.restart,
         };
         let peers = shard_mailboxes.clone();
         let handle = shard::spawn(shard, queue, peers, Arc::clone(&services) as _, counters)?;

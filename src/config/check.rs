@@ -28,6 +28,10 @@ pub(super) fn problems(config: &Config, local: &[LocalAddress], out: &mut Vec<Pr
             );
         }
     }
+    let checks_nobody = !config.tls.certificates.is_empty() && config.tls.client_ca.is_none();
+    if !config.tls.crl.is_empty() && checks_nobody {
+        problem("tls.client_ca", "is missing; tls.crl is checked against it".to_owned());
+    }
     if config.keepalive.ping >= config.keepalive.restart {
         problem(
             "keepalive.restart",

@@ -166,6 +166,8 @@ pub struct Tls {
     pub certificates: Vec<CertificateFiles>,
     /// Certificates that may sign clients' certificates. None: no client certificates.
     pub client_ca: Option<PathBuf>,
+    /// Lists of client certificates that count no longer.
+    pub crl: Vec<PathBuf>,
 }
 
 /// A certificate chain and its key, both PEM.

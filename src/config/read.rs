@@ -233,8 +233,12 @@ fn tls(mut section: Section<'_>, base: &Path) -> Tls {
     if let Some(path) = &client_ca {
         pem(&mut section, "client_ca", path, "CERTIFICATE-----");
     }
+    let crl = section.files("crl", base);
+    for (index, path) in crl.iter().enumerate() {
+        pem(&mut section, &format!("crl[{index}]"), path, "X509 CRL-----");
+    }
     section.finish();
-    Tls { certificates, client_ca }
+    Tls { certificates, client_ca, crl }
 }
 
 fn pem(section: &mut Section<'_>, key: &str, path: &Path, mark: &str) {

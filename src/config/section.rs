@@ -272,6 +272,19 @@ impl<'n> Section<'n> {
         })
     }
 
+    /// Paths, as a list or as one text; relative ones are taken from `base`.
+    pub(super) fn files(&mut self, key: &'static str, base: &Path) -> Vec<PathBuf> {
+        if matches!(self.table.get(key), Some(Value::String(_))) {
+            return self.file(key, base).into_iter().collect();
+        }
+        let path = |text: &str| match text {
+            "" => Err("is empty; name a file".to_owned()),
+            text if text.contains('\0') => Err("is not a path".to_owned()),
+            text => Ok(base.join(text)),
+        };
+        self.texts(key, path).unwrap_or_default()
+    }
+
     /// Notes every key that nobody took.
     pub(super) fn finish(self) {
         for key in self.table.keys() {

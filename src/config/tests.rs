@@ -67,6 +67,7 @@ fn every_key_is_read() {
     fs::write(dir.path().join("ta.key"), STATIC_KEY).unwrap();
     fs::write(dir.path().join("cert.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
     fs::write(dir.path().join("key.pem"), "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    fs::write(dir.path().join("crl.pem"), "-----BEGIN X509 CRL-----\n").unwrap();
     let text = r#"
         listen = ["0.0.0.0:8443"]
         public_host = "vpn.example.net"
@@ -91,6 +92,7 @@ fn every_key_is_read() {
         [tls]
         certificates = [{ certificate = "cert.pem", key = "key.pem" }]
         client_ca = "cert.pem"
+        crl = ["crl.pem"]
         [data]
         ciphers = ["aes-128-gcm"]
         rekey_after = "1h"
@@ -127,6 +129,7 @@ fn every_key_is_read() {
     assert!(long.legacy && long.proxy_protocol.len() == 2);
     assert_eq!(config.state_dir, dir.path().join("state"));
     assert_eq!(config.tls.certificates[0].key, dir.path().join("key.pem"));
+    assert_eq!(config.tls.crl, [dir.path().join("crl.pem")]);
     assert_eq!(config.data.rekey_after, Some(Duration::from_secs(3600)));
     assert_eq!(config.allow[1], Allow { protocol: Protocol::Tcp, port: 9 });
     assert_eq!((config.threads.shards(16), config.threads.greeters(16)), (4, 2));
@@ -499,6 +502,35 @@ fn doubtful_settings_are_warned_about() {
     };
     assert_eq!(keys(&[at("100.70.0.1")]), ["public_host", "pool.network"]);
     assert_eq!(keys(&[at("100.64.0.7")]), ["public_host"]);
+}
+
+#[test]
+fn revocation_lists_are_one_text_or_a_list_and_need_their_ca() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a.pem", "b.pem"] {
+        fs::write(dir.path().join(name), "-----BEGIN X509 CRL-----\n").unwrap();
+    }
+    fs::write(dir.path().join("cert.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    fs::write(dir.path().join("key.pem"), "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    let read = |tls: &str| Config::parse(&format!("[tls]\n{tls}"), dir.path(), &[]);
+    let crl = |tls: &str| read(tls).unwrap().tls.crl;
+    assert_eq!(crl("crl = \"a.pem\""), [dir.path().join("a.pem")]);
+    assert_eq!(crl("crl = [\"b.pem\", \"a.pem\"]").len(), 2);
+    assert!(crl("").is_empty() && crl("crl = []").is_empty() && crl("crl = \"\"").is_empty());
+    let certificates = "certificates = [{ certificate = \"cert.pem\", key = \"key.pem\" }]";
+    assert!(read(&format!("crl = \"a.pem\"\nclient_ca = \"cert.pem\"\n{certificates}")).is_ok());
+    for (tls, key, message) in [
+        ("crl = [\"a.pem\", \"missing.pem\"]", "tls.crl[1]", "there is no such file"),
+        ("crl = \"cert.pem\"", "tls.crl[0]", "does not hold a x509 crl"),
+        ("crl = [\"a.pem\", \"a.pem\"]", "tls.crl[1]", "twice"),
+        ("crl = [\"\"]", "tls.crl[0]", "is empty"),
+        ("crl = 7", "tls.crl", "write a list"),
+        (&format!("crl = \"a.pem\"\n{certificates}"), "tls.client_ca", "is missing"),
+    ] {
+        let Err(ConfigError::Invalid(problems)) = read(tls) else { panic!("{tls}") };
+        let found = problems.iter().find(|one| one.key == key);
+        assert!(found.is_some_and(|one| one.message.contains(message)), "{tls}: {problems:?}");
+    }
 }
 
 /// `docs/CONFIG.md` has one line "| `key` | ..." for each key that is read, and no other.

@@ -2,10 +2,12 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::proto::ClientId;
-use crate::proto::session::{Assignment, Identity, Session};
+use crate::proto::session::{Assignment, Identity, Session, SessionConfig};
+use crate::tls::TlsContext;
 
 use super::engines::Engines;
 
@@ -17,8 +19,10 @@ pub(super) struct Conn {
     pub(super) source: SocketAddr,
     /// What the admission table counted this connection under.
     pub(super) admitted_as: IpAddr,
-    /// Index of the listener.
-    pub(super) listener: usize,
+    /// The settings of its listener when it came.
+    pub(super) settings: Arc<SessionConfig>,
+    /// Makes its TLS engines.
+    pub(super) tls: Arc<dyn TlsContext>,
     pub(super) stage: Stage,
     pub(super) accepted_at: Instant,
     /// Absolute: progress doesn't move it.

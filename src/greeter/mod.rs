@@ -168,6 +168,9 @@ pub enum GreeterMessage {
     TlsTask(ClientId, TlsTask),
     /// The tunnel is gone: drop its engines.
     Forget(ClientId),
+    /// Accept from these listeners, and with these budgets, from now on. Whoever is logging in
+    /// goes on under the settings it began with.
+    Settings(Vec<Listener>, GreeterLimits),
     /// Close everything and end the thread.
     Stop,
 }

@@ -42,6 +42,11 @@ impl Parked {
         Self { clients: HashMap::new(), limit, running: 0, queue: VecDeque::new() }
     }
 
+    /// From now on so many rekey handshakes run at a time; those that run go on.
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// A client has left for its shard.
     pub(super) fn insert(&mut self, client: ClientId, engines: Engines, address: Ipv4Addr) {
         self.clients.insert(client, Client { engines, address, rekey: Rekey::None });

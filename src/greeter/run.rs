@@ -14,11 +14,12 @@ use tunnelhead_crypto::FastRandom;
 use crate::net::admission::Admission;
 use crate::net::proxy_protocol;
 use crate::proto::ClientId;
-use crate::proto::session::{Disposition, Event, Session, SessionError};
+use crate::proto::session::{Disposition, Event, Session, SessionConfig, SessionError};
 use crate::sys::epoll::{self, Epoll, Interest};
 use crate::sys::mailbox::Mailbox;
 use crate::sys::sched;
 use crate::telemetry::clock;
+use crate::tls::TlsContext;
 
 use super::conn::{Conn, Login, Stage};
 use super::engines::Engines;
@@ -194,6 +195,7 @@ impl Greeter {
                     services.tls_answer(client, address, answer);
                 });
             }
+            GreeterMessage::Settings(listeners, limits) => self.change(listeners, limits),
             GreeterMessage::Stop => self.stopping = true,
         }
     }
@@ -220,6 +222,18 @@ impl Greeter {
         let want = self.accept_again.is_none()
             && self.waiting.len() < MAX_WAITING
             && self.admission().has_room();
+        self.set_accepting(want);
+    }
+
+    /// Other listeners, which are watched from the next turn on.
+    fn change(&mut self, listeners: Vec<Listener>, limits: GreeterLimits) {
+        self.set_accepting(false);
+        self.listeners = listeners;
+        self.parked.set_limit(limits.rekeys);
+        self.limits = limits;
+    }
+
+    fn set_accepting(&mut self, want: bool) {
         if want == self.accepting {
             return;
         }
@@ -268,15 +282,21 @@ impl Greeter {
             return Ok(());
         }
         let client = ClientId(self.shared.next_client.fetch_add(1, Ordering::Relaxed));
+        let (settings, tls) = (Arc::clone(&listener.session), Arc::clone(&listener.tls));
         let proxied = listener.proxies.iter().any(|net| net.contains(&address.ip()));
-        let stage = if proxied { Stage::ProxyHeader(Vec::new()) } else { self.begin(now, index)? };
+        let stage = if proxied {
+            Stage::ProxyHeader(Vec::new())
+        } else {
+            self.begin(now, &settings, &tls)?
+        };
         let deadline = now + self.limits.login_deadline;
         let key = self.conns.insert(Conn {
             client,
             socket,
             source: address,
             admitted_as: address.ip(),
-            listener: index,
+            settings,
+            tls,
             stage,
             accepted_at: now,
             deadline,
@@ -299,12 +319,16 @@ impl Greeter {
         Ok(())
     }
 
-    fn begin(&mut self, now: Instant, index: usize) -> io::Result<Stage> {
-        let listener = self.listeners.get(index).ok_or(io::ErrorKind::NotFound)?;
+    fn begin(
+        &mut self,
+        now: Instant,
+        settings: &Arc<SessionConfig>,
+        tls: &Arc<dyn TlsContext>,
+    ) -> io::Result<Stage> {
         let unix = u32::try_from(clock::unix_seconds()).unwrap_or(u32::MAX);
-        let session = Session::new(Arc::clone(&listener.session), now, unix, &mut self.rng)
+        let session = Session::new(Arc::clone(settings), now, unix, &mut self.rng)
             .map_err(|_| io::Error::other("no randomness"))?;
-        let engines = Engines::new(Arc::clone(&listener.tls));
+        let engines = Engines::new(Arc::clone(tls));
         Ok(Stage::Session(Box::new(Login { session, engines, identity: None, assignment: None })))
     }
 
@@ -354,8 +378,9 @@ impl Greeter {
                         if let Some(source) = header.source {
                             conn.source = super::canonical(source);
                         }
-                        let index = conn.listener;
-                        match self.begin(now, index) {
+                        let settings = Arc::clone(&conn.settings);
+                        let tls = Arc::clone(&conn.tls);
+                        match self.begin(now, &settings, &tls) {
                             Ok(stage) => {
                                 if let Some(conn) = self.conns.get_mut(key) {
                                     conn.stage = stage;

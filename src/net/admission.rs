@@ -92,6 +92,12 @@ impl Admission {
         }
     }
 
+    /// From now on these budgets count. Who holds a place keeps it.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+        self.known.set_max_age(limits.known_for);
+    }
+
     /// A connection has come. On success it holds a place until [`Self::released`].
     ///
     /// # Errors
@@ -219,6 +225,23 @@ mod tests {
         table.released(source(1, 2));
         table.admit(t0, source(1, 3)).unwrap();
         assert_eq!((table.open(), table.refused(Refused::SourceFull)), (3, 1));
+    }
+
+    #[test]
+    fn smaller_budgets_take_no_place_away_and_larger_ones_count_at_once() {
+        let (mut table, t0) = (Admission::new(limits(100, 2)), start());
+        table.admit(t0, source(1, 1)).unwrap();
+        table.admit(t0, source(1, 2)).unwrap();
+        table.set_limits(limits(100, 1));
+        assert_eq!(table.admit(t0, source(1, 3)), Err(Refused::SourceFull));
+        table.released(source(1, 1));
+        table.set_limits(limits(100, 3));
+        table.admit(t0, source(1, 3)).unwrap();
+        table.admit(t0, source(1, 4)).unwrap();
+        table.succeeded(t0, source(2, 1));
+        table.set_limits(Limits { known_for: DAY / 24, ..limits(100, 0) });
+        assert!(table.admit(t0 + DAY / 48, source(2, 1)).is_ok());
+        assert!(table.admit(t0 + DAY / 12, source(2, 1)).is_err());
     }
 
     #[test]

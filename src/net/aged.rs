@@ -45,6 +45,11 @@ impl<K: Copy + Eq + Hash, V> AgedMap<K, V> {
         }
     }
 
+    /// From now on entries live so long, those that are there included.
+    pub fn set_max_age(&mut self, max_age: Duration) {
+        self.max_age = max_age;
+    }
+
     /// Puts an entry in, or renews its age and value. Aged entries make room first, then the oldest.
     pub fn put(&mut self, now: Instant, key: K, value: V) {
         self.expire(now);

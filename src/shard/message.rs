@@ -1,9 +1,9 @@
 //! What a shard is told and what it tells: plain values that cross threads.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::net::isolation::{Counters, DropReason};
+use crate::net::isolation::{Counters, DropReason, Policy};
 use crate::proto::ClientId;
 use crate::proto::session::{Assignment, Identity, Session, SessionInfo, TlsAnswer, TlsTask};
 use crate::sys::socket::TcpInfo;
@@ -71,6 +71,8 @@ pub enum Cut {
     Disabled,
     /// The account was removed.
     Removed,
+    /// The client's certificate, or a CA of its chain, is on a revocation list.
+    CertificateRevoked,
     /// The concentrator stops.
     Stopping,
 }
@@ -82,9 +84,21 @@ impl Cut {
             Self::Disconnected => "disconnected_by_operator",
             Self::Disabled => "account_disabled",
             Self::Removed => "account_removed",
+            Self::CertificateRevoked => "certificate_revoked",
             Self::Stopping => "stopping",
         }
     }
+}
+
+/// What can change while a shard runs.
+#[derive(Clone, Debug)]
+pub struct ShardSettings {
+    /// What may pass between a router and the host, for every tunnel.
+    pub policy: Policy,
+    /// Plaintext bytes that may wait for the socket of a tunnel that comes from now on.
+    pub queue_bytes: u32,
+    /// `TCP_USER_TIMEOUT` of tunnels that come from now on.
+    pub user_timeout: Duration,
 }
 
 /// What a shard can be told.
@@ -97,6 +111,8 @@ pub enum ShardMessage {
     TlsAnswer(ClientId, Ipv4Addr, TlsAnswer),
     /// End the tunnel that holds this address.
     Cut(Ipv4Addr, Cut),
+    /// Work with these settings from now on.
+    Settings(Box<ShardSettings>),
     /// Describe the tunnel that holds this address, or all of them.
     Report(Option<Ipv4Addr>, Box<dyn FnOnce(Vec<TunnelReport>) + Send>),
     /// Say how many packets had which outcome.

@@ -16,17 +16,17 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
 use crate::net::flow_queue::Budget;
-use crate::net::isolation::Policy;
 use crate::sys::mailbox::Mailbox;
 use crate::telemetry::tally::Tally;
 use crate::tun::Queue;
 
-pub use message::{Arrival, Cut, PacketBatch, ShardMessage, ShardServices, TunnelReport};
+pub use message::{
+    Arrival, Cut, PacketBatch, ShardMessage, ShardServices, ShardSettings, TunnelReport,
+};
 
 /// Messages that wait for a shard before packet batches are dropped.
 pub const MAILBOX_BOUND: usize = 1024;
@@ -39,14 +39,10 @@ pub struct ShardConfig {
     pub count: usize,
     /// The pool; addresses outside it are nobody's.
     pub pool: Ipv4Net,
-    /// What may pass between a router and the host.
-    pub policy: Policy,
-    /// Plaintext bytes that may wait for one tunnel's socket.
-    pub queue_bytes: u32,
+    /// What can change later.
+    pub settings: ShardSettings,
     /// Plaintext bytes that may wait in all tunnels of the process.
     pub budget: Arc<Budget>,
-    /// `TCP_USER_TIMEOUT` of the tunnels' sockets.
-    pub user_timeout: Duration,
 }
 
 /// Counters of a shard that others may read at any time.

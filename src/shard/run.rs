@@ -202,7 +202,7 @@ impl Shard {
     }
 
     fn packet_for_router(&mut self, now: Instant, packet: &[u8]) {
-        let outcome = self.config.policy.outbound(packet, now, &mut self.udp_flows);
+        let outcome = self.config.settings.policy.outbound(packet, now, &mut self.udp_flows);
         self.judged.note_outbound(outcome);
         let Ok(router) = outcome else { return };
         let Some(key) = self.key_of(router) else {
@@ -237,7 +237,7 @@ impl Shard {
         let gateway = tunnel.assignment.gateway;
         let Tunnel { session, queue, judged, .. } = tunnel;
         let (policy, flows, counters, tun) =
-            (&self.config.policy, &self.udp_flows, &self.counters, &self.tun);
+            (&self.config.settings.policy, &self.udp_flows, &self.counters, &self.tun);
         let in_all = &mut self.judged;
         let result = session.handle_link(now, bytes, &mut |packet| {
             let outcome = policy.inbound(router, gateway, packet, now, flows);
@@ -339,6 +339,7 @@ impl Shard {
                 };
                 reply(reports);
             }
+            ShardMessage::Settings(settings) => self.config.settings = *settings,
             ShardMessage::Totals(reply) => reply(self.judged.clone()),
             ShardMessage::Stop => {
                 let keys: Vec<usize> = self.tunnels.iter().map(|(key, _)| key).collect();
@@ -365,7 +366,7 @@ impl Shard {
         let fd = arrival.socket.as_fd();
         // Without these two the tunnel works, with more delay.
         let _ = socket::set_notsent_lowat(fd, NOTSENT_LOWAT_BYTES);
-        let _ = socket::set_user_timeout(fd, self.config.user_timeout);
+        let _ = socket::set_user_timeout(fd, self.config.settings.user_timeout);
         let entry = self.tunnels.vacant_entry();
         let key = entry.key();
         let watched = self.epoll.add(fd, key as u64, Interest::READ);
@@ -378,7 +379,10 @@ impl Shard {
             greeter: arrival.greeter,
             socket: arrival.socket,
             session: arrival.session,
-            queue: FlowQueue::new(self.config.queue_bytes, Arc::clone(&self.config.budget)),
+            queue: FlowQueue::new(
+                self.config.settings.queue_bytes,
+                Arc::clone(&self.config.budget),
+            ),
             unsent: arrival.unsent,
             congested: false,
             wants_write: false,

@@ -180,7 +180,25 @@ fn damaged_exports_are_refused() {
     assert!(import(&longer).is_err());
     let mut newer = bytes;
     newer[0] += 1;
-    assert!(matches!(import(&newer), Err(ImportError::Version(2))));
+    assert!(matches!(import(&newer), Err(ImportError::Version(3))));
+}
+
+#[test]
+fn the_certificate_and_its_chain_travel() {
+    let id = |serial: &str| CertificateId { issuer_hash: [7; 32], serial: serial.into() };
+    let mut bench = Bench::new();
+    bench.certificate = Some(ClientCertificate {
+        common_name: b"router".to_vec(),
+        fingerprint: [1; 32],
+        serial: "0abc".into(),
+        issuer_hash: [2; 32],
+        intermediates: vec![id("01"), id("02")],
+    });
+    bench.login();
+    let before = bench.session.info().certificate;
+    bench.hand_over();
+    assert_eq!(bench.session.info().certificate, before);
+    assert_eq!(before.unwrap().intermediates.len(), 2);
 }
 
 /// What happens between two moments of a session.
