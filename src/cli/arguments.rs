@@ -53,6 +53,8 @@ pub(super) enum Command {
     /// Tunnels that are up
     #[command(subcommand)]
     Tunnel(TunnelCommand),
+    /// Print the OpenAPI document of the control socket
+    Openapi,
     /// How the concentrator is; exit code 0 only when the TUN device and all listeners are up
     Status,
 }
@@ -193,6 +195,7 @@ mod tests {
             "tunnelhead tunnel show a",
             "tunnelhead tunnel disconnect a",
             "tunnelhead status",
+            "tunnelhead openapi",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}\n{error}"));
         }

@@ -63,6 +63,10 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::CheckConfig { file } => serve::check_config(&file, json),
         Command::Router(command) => remote(socket).router(command).await,
         Command::Tunnel(command) => remote(socket).tunnel(command).await,
+        Command::Openapi => {
+            output::print_json(&crate::control_api::openapi())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Status => remote(socket).status().await,
     }
 }

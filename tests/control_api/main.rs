@@ -9,7 +9,13 @@
 )]
 
 mod cardboard;
+#[allow(dead_code, reason = "each resource uses its own part of it")]
+mod live;
+mod openapi;
 mod quickstart;
+mod schemathesis;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::fs;
 use std::io::Write as _;

@@ -1,20 +1,20 @@
-//! `/v1/status`.
+//! `/v1/status`, `/v1/openapi`.
 
 use axum::Extension;
 use axum::extract::State;
-use axum::http::Uri;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Shared;
-use super::body::{NoParameters, answer, query};
+use super::body::{NoParameters, answer, json, query};
 use crate::control_api::caller::Caller;
 use crate::control_api::error::ApiError;
 use crate::control_api::types::Status;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(status))
+    OpenApiRouter::new().routes(routes!(status)).routes(routes!(openapi))
 }
 
 /// How things are.
@@ -37,4 +37,22 @@ async fn status(
         return error.into_response();
     }
     answer(&shared, shared.handle.status()).await
+}
+
+/// This document.
+#[utoipa::path(
+    get,
+    path = "/v1/openapi",
+    tag = "operations",
+    extensions(("x-role" = json!("read"))),
+    responses(
+        (status = 200, description = "The OpenAPI document of the running version."),
+        (status = "default", description = "A refusal.", body = ApiError),
+    ),
+)]
+async fn openapi(uri: Uri) -> Response {
+    match query::<NoParameters>(&uri) {
+        Ok(_) => json(StatusCode::OK, &super::openapi()),
+        Err(error) => error.into_response(),
+    }
 }
