@@ -37,6 +37,8 @@ pub struct Limits {
     pub control_connections: usize,
     /// Longest body of a control request.
     pub control_body_bytes: usize,
+    /// Events that are held for listeners; eight a router if that is more.
+    pub events: usize,
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -55,6 +57,7 @@ impl Limits {
         let unauthenticated_per_source = count("unauthenticated_per_source", 512, 1..=1_000_000);
         let handshakes_per_greeter = count("handshakes_per_greeter", 64, 1..=4096);
         let control_connections = count("control_connections", 256, 4..=65_536);
+        let events = count("events", 65_536, 1024..=16_777_216);
         let listen_backlog = count("listen_backlog", 4096, 1..=65_535);
         let mut bytes = |key, default, range| {
             usize::try_from(section.size(key, default, range)).unwrap_or(usize::MAX)
@@ -86,6 +89,7 @@ impl Limits {
             queue_bytes_total,
             control_connections,
             control_body_bytes,
+            events,
         };
         section.finish();
         limits

@@ -32,6 +32,8 @@ pub enum ErrorCode {
     CertificateTaken,
     /// 409: another router has this address, or it is in quarantine.
     AddressTaken,
+    /// 410: events are asked for that are no longer held; `gap` names them.
+    EventsGone,
     /// 413: the body is longer than what is accepted.
     TooLarge,
     /// 415: the body is not declared as JSON.
@@ -69,6 +71,7 @@ impl ErrorCode {
         Self::UsernameTaken,
         Self::CertificateTaken,
         Self::AddressTaken,
+        Self::EventsGone,
         Self::TooLarge,
         Self::UnsupportedMediaType,
         Self::Invalid,
@@ -92,6 +95,7 @@ impl ErrorCode {
             | Self::UsernameTaken
             | Self::CertificateTaken
             | Self::AddressTaken => 409,
+            Self::EventsGone => 410,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::Invalid => 422,

@@ -80,9 +80,14 @@ pub async fn serve(
 ) -> io::Result<()> {
     let listener = tokio::net::UnixListener::from_std(socket.listener()?)?;
     let socket = Arc::new(socket);
-    let app = routes::router(routes::Shared { handle, socket: Arc::clone(&socket), limits });
-    let users = Users::default();
     let (stop, stopped) = watch::channel(false);
+    let app = routes::router(routes::Shared {
+        handle,
+        socket: Arc::clone(&socket),
+        limits,
+        stopped: stopped.clone(),
+    });
+    let users = Users::default();
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
     loop {

@@ -558,6 +558,7 @@ async fn nothing_is_answered_before_the_permission_check() {
         handle: Arc::new(fake),
         socket,
         limits: ServerLimits::default(),
+        stopped: tokio::sync::watch::channel(false).1,
     });
     let peer = super::permission::Peer { uid: 54_321, gid: 54_321, pid: None, gids: vec![54_321] };
     let app = app.layer(axum::Extension(peer));
@@ -571,6 +572,7 @@ async fn nothing_is_answered_before_the_permission_check() {
         ("GET", "/v1/tunnels"),
         ("GET", "/v1/tunnels/a"),
         ("DELETE", "/v1/tunnels/a"),
+        ("GET", "/v1/events"),
         ("GET", "/nowhere"),
         ("PUT", "/v1/status"),
         ("GET", "/v1/status?x=1"),

@@ -5,6 +5,7 @@
 //! operation is the one source of who may use it.
 
 mod body;
+mod events;
 mod operations;
 mod rights;
 mod routers;
@@ -16,6 +17,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
+use tokio::sync::watch;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -32,6 +34,8 @@ pub(super) struct Shared {
     pub(super) handle: Arc<dyn Handle>,
     pub(super) socket: Arc<ControlSocket>,
     pub(super) limits: ServerLimits,
+    /// True once the server stops: answers without an end end then.
+    pub(super) stopped: watch::Receiver<bool>,
 }
 
 /// Every path with its handlers and its part of the document.
@@ -40,6 +44,7 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(operations::routes())
         .merge(routers::routes())
         .merge(tunnels::routes())
+        .merge(events::routes())
 }
 
 /// The OpenAPI document of this version.

@@ -2,6 +2,7 @@
 //! are whole seconds, sizes are bytes, addresses carry no prefix length. "rx" is what the
 //! concentrator received from the router, "tx" what it sent to it.
 
+mod event;
 mod router;
 mod status;
 mod tunnel;
@@ -15,6 +16,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::error::ApiError;
 
+pub(crate) use event::EventDocument;
+pub use event::{Event, EventFilter, EventGap, EventRecord, Moment, TunnelEvent};
 pub use router::{CreatedRouter, Login, NewRouter, RouterPatch, RouterView};
 pub use status::{
     CertificateStatus, Degraded, ListenerStatus, PoolStatus, ShardStatus, Status, StoreStatus,
