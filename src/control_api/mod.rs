@@ -13,6 +13,8 @@ pub mod handle;
 #[cfg(feature = "control-api")]
 mod permission;
 #[cfg(feature = "control-api")]
+mod relay;
+#[cfg(feature = "control-api")]
 mod routes;
 #[cfg(feature = "control-api")]
 pub mod server;

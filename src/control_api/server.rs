@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -81,12 +82,9 @@ pub async fn serve(
     let listener = tokio::net::UnixListener::from_std(socket.listener()?)?;
     let socket = Arc::new(socket);
     let (stop, stopped) = watch::channel(false);
-    let app = routes::router(routes::Shared {
-        handle,
-        socket: Arc::clone(&socket),
-        limits,
-        stopped: stopped.clone(),
-    });
+    let shared =
+        routes::Shared { handle, socket: Arc::clone(&socket), limits, stopped: stopped.clone() };
+    let app = routes::router(shared);
     let users = Users::default();
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
@@ -101,11 +99,12 @@ pub async fn serve(
                         refuse(stream);
                         continue;
                     };
-                    let service = TowerToHyperService::new(app.clone().layer(Extension(peer)));
+                    let app = app.clone().layer(Extension(peer)).layer(Extension(place.clone()));
+                    let service = TowerToHyperService::new(app);
                     let stopped = stopped.clone();
                     connections.spawn(async move {
-                        let _place = place;
                         connection(stream, service, limits, stopped).await;
+                        place.leave();
                     });
                 }
                 Err(error) => {
@@ -178,10 +177,43 @@ fn refuse(stream: UnixStream) {
 #[derive(Clone, Default)]
 struct Users(Arc<Mutex<HashMap<u32, usize>>>);
 
-/// Leaves when dropped.
-struct Place {
+/// The place of a connection; clones share it. It is given back once: when the connection ends, or
+/// when it becomes something else that is counted elsewhere.
+#[derive(Clone)]
+pub(super) struct Place(Arc<Held>);
+
+struct Held {
     users: Users,
     uid: u32,
+    left: AtomicBool,
+}
+
+impl Place {
+    /// Gives the place back.
+    pub(super) fn leave(&self) {
+        self.0.leave();
+    }
+}
+
+impl Held {
+    fn leave(&self) {
+        if self.left.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut open = self.users.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = open.get_mut(&self.uid) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                open.remove(&self.uid);
+            }
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.leave();
+    }
 }
 
 impl Users {
@@ -193,19 +225,7 @@ impl Users {
             return None;
         }
         open.insert(uid, own.saturating_add(1));
-        Some(Place { users: self.clone(), uid })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.users.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = open.get_mut(&self.uid) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                open.remove(&self.uid);
-            }
-        }
+        Some(Place(Arc::new(Held { users: self.clone(), uid, left: AtomicBool::new(false) })))
     }
 }
 
@@ -222,7 +242,13 @@ mod tests {
         places.push(users.enter(3, 4).unwrap());
         assert!(users.enter(4, 4).is_none());
         places.remove(0);
-        assert!(users.enter(4, 4).is_some());
+        let other = users.enter(4, 4).unwrap();
+        assert!(users.enter(5, 4).is_none());
+        let clone = other.clone();
+        clone.leave();
+        places.push(users.enter(5, 4).unwrap());
+        drop((clone, other));
+        assert!(users.enter(6, 4).is_none(), "a place was given back twice");
         drop(places);
         assert!(users.0.lock().unwrap().is_empty());
     }

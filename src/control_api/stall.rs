@@ -21,6 +21,11 @@ impl<S> Stall<S> {
         Self { inner, patience, waiting: None }
     }
 
+    /// The stream itself, without a limit to its patience.
+    pub(super) fn into_inner(self) -> S {
+        self.inner
+    }
+
     fn judge<T>(
         &mut self,
         context: &mut Context<'_>,

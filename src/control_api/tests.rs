@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use super::client::{Client, ClientError};
 use super::server::{ServerLimits, serve};
 use super::socket::ControlSocket;
-use super::types::{Login, NewRouter, RouterPatch, SecretText};
+use super::types::{Login, NewRouter, RouterPatch, SecretText, TunnelQuery};
 use super::{ApiError, ErrorCode, Handle};
 use crate::sys::cred::effective_uid;
 use fake::{Fake, status, tunnel};
@@ -110,7 +110,7 @@ async fn a_router_lives_from_add_to_remove() {
         other => panic!("{other:?}"),
     }
     assert_eq!(client.status().await.unwrap(), status());
-    client.disconnect("r0").await.unwrap();
+    client.disconnect("r0", None).await.unwrap();
     assert_eq!(client.tunnel("r0").await.unwrap(), tunnel("r0"));
     running.end().await;
 }
@@ -370,7 +370,7 @@ async fn a_client_that_never_reads_is_let_go() {
     }
     let answered = tokio::time::timeout(PATIENCE, async {
         loop {
-            match running.client().tunnels().await {
+            match running.client().tunnels(&TunnelQuery::default()).await {
                 Ok(tunnels) => break tunnels.len(),
                 Err(_) => tokio::task::yield_now().await,
             }
@@ -572,7 +572,11 @@ async fn nothing_is_answered_before_the_permission_check() {
         ("GET", "/v1/tunnels"),
         ("GET", "/v1/tunnels/a"),
         ("DELETE", "/v1/tunnels/a"),
-        ("GET", "/v1/events"),
+        ("GET", "/v1/tunnels/a/dial?port=22"),
+        ("POST", "/v1/tunnels/a/dial?port=22"),
+        ("GET", "/v1/bans"),
+        ("PUT", "/v1/bans/a"),
+        ("DELETE", "/v1/bans/a"),
         ("GET", "/nowhere"),
         ("PUT", "/v1/status"),
         ("GET", "/v1/status?x=1"),

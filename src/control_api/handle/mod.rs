@@ -15,13 +15,13 @@ use std::pin::Pin;
 use super::error::ApiError;
 
 pub use audit::Audit;
-pub use events::{EventSource, Events, NextEvent};
+pub use events::Events;
 pub use history::History;
 pub use logins::Logins;
 pub use operations::Operations;
 pub use routers::Routers;
 pub use store::StoreKeeping;
-pub use tunnels::Tunnels;
+pub use tunnels::{Connection, Dialled, Traffic, Tunnels};
 
 /// A boxed answer, so that the traits can be used as `dyn Handle`.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;

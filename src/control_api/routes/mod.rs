@@ -4,8 +4,9 @@
 //! handler in one place, so that nothing undocumented can be reached. The extension `x-role` of an
 //! operation is the one source of who may use it.
 
+mod bans;
 mod body;
-mod events;
+mod dial;
 mod operations;
 mod rights;
 mod routers;
@@ -34,7 +35,7 @@ pub(super) struct Shared {
     pub(super) handle: Arc<dyn Handle>,
     pub(super) socket: Arc<ControlSocket>,
     pub(super) limits: ServerLimits,
-    /// True once the server stops: answers without an end end then.
+    /// True once the server stops.
     pub(super) stopped: watch::Receiver<bool>,
 }
 
@@ -44,7 +45,8 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(operations::routes())
         .merge(routers::routes())
         .merge(tunnels::routes())
-        .merge(events::routes())
+        .merge(dial::routes())
+        .merge(bans::routes())
 }
 
 /// The OpenAPI document of this version.

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
 
-use crate::control_api::handle::{EventSource, NextEvent};
 use crate::control_api::types::{
-    CreatedRouter, EventFilter, EventGap, List, NewRouter, PoolStatus, RouterPatch, RouterView,
-    SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelView,
+    CreatedRouter, List, NewRouter, PoolStatus, RouterPatch, RouterView, SecretText, Status,
+    StoreStatus, Timestamp, TunStatus, TunnelFilter, TunnelView,
 };
 use crate::control_api::{
     Answer, ApiError, Audit, ErrorCode, Events, History, Logins, Operations, Routers, Scope,
@@ -43,6 +42,9 @@ fn view(new: &NewRouter) -> RouterView {
 pub(super) fn tunnel(router: &str) -> TunnelView {
     TunnelView {
         router: router.to_owned(),
+        generation: 1,
+        tenant: None,
+        tags: Vec::new(),
         address: Ipv4Addr::new(100, 64, 1, 2),
         real_address: "192.0.2.1:40000".parse().unwrap(),
         state: "up".into(),
@@ -61,6 +63,11 @@ pub(super) fn tunnel(router: &str) -> TunnelView {
         queued_bytes: 0,
         rtt_us: None,
         retransmits: None,
+        silent_ms: None,
+        dials_open: 0,
+        dials_total: 0,
+        dial_rx_bytes: 0,
+        dial_tx_bytes: 0,
     }
 }
 
@@ -154,7 +161,7 @@ impl Routers for Fake {
 }
 
 impl Tunnels for Fake {
-    fn list_tunnels(&self, _: &Scope) -> Answer<'_, List<TunnelView>> {
+    fn list_tunnels(&self, _: &Scope, _: TunnelFilter) -> Answer<'_, List<TunnelView>> {
         Box::pin(async {
             Ok(List::complete(0, (0..self.tunnels).map(|n| tunnel(&format!("r{n}"))).collect()))
         })
@@ -166,42 +173,14 @@ impl Tunnels for Fake {
         Box::pin(async { result })
     }
 
-    fn disconnect(&self, _: &Scope, name: &str) -> Answer<'_, ()> {
+    fn disconnect(&self, _: &Scope, name: &str, _: Option<u64>) -> Answer<'_, ()> {
         let result = if name == "r0" { Ok(()) } else { Err(ApiError::tunnel_not_found(name)) };
         Box::pin(async { result })
     }
 }
 
 impl History for Fake {}
-
-impl Events for Fake {
-    fn event_id(&self) -> u64 {
-        0
-    }
-
-    fn follow(
-        &self,
-        _: &Scope,
-        _: EventFilter,
-        _: Option<u64>,
-    ) -> Result<Box<dyn EventSource>, EventGap> {
-        Ok(Box::new(Silence))
-    }
-}
-
-/// Nothing ever happens.
-struct Silence;
-
-impl EventSource for Silence {
-    fn next(&mut self) -> NextEvent<'_> {
-        Box::pin(std::future::pending())
-    }
-
-    fn position(&self) -> u64 {
-        0
-    }
-}
-
+impl Events for Fake {}
 impl Logins for Fake {}
 impl Audit for Fake {}
 impl StoreKeeping for Fake {}

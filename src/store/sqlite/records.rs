@@ -8,26 +8,18 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::fault::Fault;
-use super::{audit, history};
-use crate::identity::{Account, PreviousSecret, StoredSecret};
+use crate::identity::{Account, StoredSecret};
 use crate::lease::LeaseRecord;
 use crate::store::{Activity, Change, Snapshot};
 
 /// Reads everything from a database of schema `version`; older ones too, for a disk that does not
 /// let us migrate.
 pub(super) fn load(db: &Connection, version: i64) -> Result<Snapshot, Fault> {
-    let since_3 = if version >= 3 {
-        "tenant, tags, note, previous_secret, previous_until, revision"
-    } else {
-        "NULL, '', '', NULL, NULL, 0"
-    };
     let accounts = collect(
         db,
-        &format!(
-            "SELECT name, username, secret, login, certificate_cn, cipher, auth, disabled, address,
-                    created_at, {since_3}
-             FROM routers ORDER BY name"
-        ),
+        "SELECT name, username, secret, login, certificate_cn, cipher, auth, disabled, address,
+                created_at
+         FROM routers ORDER BY name",
         account,
     )?;
     let last_used = if version >= 2 { "last_used_at" } else { "since" };
@@ -46,17 +38,7 @@ pub(super) fn load(db: &Connection, version: i64) -> Result<Snapshot, Fault> {
     } else {
         Vec::new()
     };
-    if version < 3 {
-        return Ok(Snapshot { accounts, leases, activity, ..Snapshot::default() });
-    }
-    Ok(Snapshot {
-        accounts,
-        leases,
-        activity,
-        marks: history::marks(db)?,
-        audit_head: audit::head(db)?,
-        audit_seal: audit::newest_seal(db)?,
-    })
+    Ok(Snapshot { accounts, leases, activity })
 }
 
 /// Makes one change within the transaction that is open on `db`.
@@ -68,7 +50,6 @@ pub(super) fn apply(db: &Connection, change: &Change) -> Result<(), Fault> {
         }
         Change::PutLease(record) => put_lease(db, record)?,
         Change::ReleaseLease { identity, at } => {
-            history::end_holdings(db, identity, *at)?;
             db.prepare_cached(
                 "UPDATE leases SET released_at = ?2, fixed = 0
                  WHERE identity = ?1 AND released_at IS NULL",
@@ -82,16 +63,6 @@ pub(super) fn apply(db: &Connection, change: &Change) -> Result<(), Fault> {
         Change::Touch { identity, at, real_address } => {
             touch(db, identity, *at, *real_address)?;
         }
-        Change::OpenSession(session) | Change::CloseSession(session) => {
-            history::put_session(db, session)?;
-        }
-        Change::EndSessions { reason } => history::end_sessions(db, reason)?,
-        Change::Alive { at } => history::raise(db, history::ALIVE_AT, *at)?,
-        Change::PruneSessions { before, at_most } => history::prune(db, *before, *at_most)?,
-        Change::ReserveEvents { up_to } => history::raise(db, history::EVENTS_RESERVED, *up_to)?,
-        Change::AppendAudit(record) => audit::append(db, record)?,
-        Change::SealAudit(seal) => audit::seal(db, seal)?,
-        Change::PruneAudit { through, at_most } => audit::prune(db, *through, *at_most)?,
     }
     Ok(())
 }
@@ -113,19 +84,14 @@ fn put_router(db: &Connection, account: &Account) -> Result<(), Fault> {
     account.check().map_err(|error| Fault::Conflict(error.to_string()))?;
     db.prepare_cached(
         "INSERT INTO routers (name, username, secret, login, certificate_cn, cipher, auth,
-                              disabled, address, created_at, tenant, tags, note,
-                              previous_secret, previous_until, revision)
+                              disabled, address, created_at)
          VALUES (:name, :username, :secret, :login, :certificate_cn, :cipher, :auth,
-                 :disabled, :address, :created_at, :tenant, :tags, :note,
-                 :previous_secret, :previous_until, :revision)
+                 :disabled, :address, :created_at)
          ON CONFLICT (name) DO UPDATE SET
              username = excluded.username, secret = excluded.secret, login = excluded.login,
              certificate_cn = excluded.certificate_cn, cipher = excluded.cipher,
              auth = excluded.auth, disabled = excluded.disabled, address = excluded.address,
-             created_at = excluded.created_at, tenant = excluded.tenant,
-             tags = excluded.tags, note = excluded.note,
-             previous_secret = excluded.previous_secret,
-             previous_until = excluded.previous_until, revision = excluded.revision",
+             created_at = excluded.created_at",
     )?
     .execute(named_params! {
         ":name": &*account.name,
@@ -138,12 +104,6 @@ fn put_router(db: &Connection, account: &Account) -> Result<(), Fault> {
         ":disabled": account.disabled,
         ":address": account.address.map(|address| address.to_string()),
         ":created_at": account.created_at,
-        ":tenant": account.tenant.as_deref(),
-        ":tags": account.tags.join(" "),
-        ":note": account.note,
-        ":previous_secret": account.previous.as_ref().map(|previous| previous.secret.to_text()),
-        ":previous_until": account.previous.as_ref().map(|previous| integer(previous.until)),
-        ":revision": integer(account.revision),
     })?;
     Ok(())
 }
@@ -164,7 +124,6 @@ fn put_lease(db: &Connection, record: &LeaseRecord) -> Result<(), Fault> {
         )?
         .execute(params![&*record.identity, address, integer(record.since)])?;
     }
-    history::hold(db, record)?;
     db.prepare_cached(
         "INSERT OR REPLACE INTO leases (address, identity, fixed, since, last_used_at, released_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -211,22 +170,12 @@ fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
         disabled: row.get(7)?,
         address: optional(row, 8)?,
         created_at: row.get(9)?,
-        tenant: row.get::<_, Option<String>>(10)?.map(Arc::from),
-        tags: row.get::<_, String>(11)?.split_whitespace().map(str::to_owned).collect(),
-        note: row.get(12)?,
-        previous: previous_secret(row)?,
-        revision: seconds(row.get(15)?),
+        tenant: None,
+        tags: Vec::new(),
+        note: String::new(),
+        previous: None,
+        revision: 0,
     })
-}
-
-fn previous_secret(row: &Row<'_>) -> rusqlite::Result<Option<PreviousSecret>> {
-    let (Some(secret), Some(until)) =
-        (row.get::<_, Option<String>>(13)?, row.get::<_, Option<i64>>(14)?)
-    else {
-        return Ok(None);
-    };
-    let secret = StoredSecret::parse(&secret).map_err(|error| unreadable(13, error))?;
-    Ok(Some(PreviousSecret { secret, until: seconds(until) }))
 }
 
 fn lease(row: &Row<'_>) -> rusqlite::Result<LeaseRecord> {
@@ -247,7 +196,7 @@ fn activity(row: &Row<'_>) -> rusqlite::Result<Activity> {
     Ok(Activity { router, last_seen: seconds(row.get(1)?), real_address: optional(row, 2)? })
 }
 
-pub(super) fn collect<T>(
+fn collect<T>(
     db: &Connection,
     sql: &str,
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
@@ -257,7 +206,7 @@ pub(super) fn collect<T>(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-pub(super) fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {
@@ -273,7 +222,7 @@ where
     text.map(|text| text.parse().map_err(|error| unreadable(column, error))).transpose()
 }
 
-pub(super) fn unreadable(
+fn unreadable(
     column: usize,
     error: impl std::error::Error + Send + Sync + 'static,
 ) -> rusqlite::Error {
@@ -281,11 +230,11 @@ pub(super) fn unreadable(
 }
 
 /// Seconds as SQLite keeps them.
-pub(super) fn integer(seconds: u64) -> i64 {
+fn integer(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
-pub(super) fn seconds(integer: i64) -> u64 {
+fn seconds(integer: i64) -> u64 {
     u64::try_from(integer).unwrap_or(0)
 }
 
