@@ -2,7 +2,7 @@
 //! through its control socket.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -28,7 +28,7 @@ pub(crate) struct Binary<'a> {
     client: Client,
     runtime: Runtime,
     address: SocketAddr,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl<'a> Binary<'a> {
@@ -52,12 +52,17 @@ impl<'a> Binary<'a> {
             runtime.block_on(client.status()).ok().filter(|status| status.ready)
         });
         let address = status.listeners[0].address;
-        Self { lab, process, client, runtime, address, _folder: folder }
+        Self { lab, process, client, runtime, address, folder }
     }
 
     /// Where it listens.
     pub(crate) fn listens(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its control socket.
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.folder.path().join("control.sock")
     }
 
     pub(crate) fn add(&self, name: &str) -> CreatedRouter {
