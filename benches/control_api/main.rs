@@ -4,7 +4,6 @@
 //! root. `TUNNELHEAD_BENCH_TUNNELS` changes the number.
 
 #![expect(
-    clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,

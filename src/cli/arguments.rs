@@ -55,6 +55,11 @@ pub(super) enum Command {
     Tunnel(TunnelCommand),
     /// Print the OpenAPI document of the control socket
     Openapi,
+    /// Print the completions of a shell, as in "tunnelhead completions bash > /etc/bash_completion.d/tunnelhead"
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// How the concentrator is; exit code 0 only when the TUN device and all listeners are up
     Status,
 }
@@ -196,6 +201,7 @@ mod tests {
             "tunnelhead tunnel disconnect a",
             "tunnelhead status",
             "tunnelhead openapi",
+            "tunnelhead completions bash",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}\n{error}"));
         }
@@ -218,6 +224,7 @@ mod tests {
             "tunnelhead quickstart --listen 8443",
             "tunnelhead check-config",
             "tunnelhead status now",
+            "tunnelhead completions csh",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

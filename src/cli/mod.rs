@@ -14,7 +14,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use arguments::{Arguments, Command};
 
@@ -65,6 +65,12 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Tunnel(command) => remote(socket).tunnel(command).await,
         Command::Openapi => {
             output::print_json(&crate::control_api::openapi())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "tunnelhead", &mut text);
+            output::print(&String::from_utf8_lossy(&text))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Status => remote(socket).status().await,

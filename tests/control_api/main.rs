@@ -324,3 +324,16 @@ fn serve_says_in_one_sentence_what_is_in_its_way() {
     assert!(text.contains(&database.display().to_string()), "{text}");
     assert!(fs::read(&database).unwrap().starts_with(b"not a database"));
 }
+
+#[test]
+fn completions_exist_for_every_shell_and_bash_takes_them() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, err) = ended(&command(&format!("completions {shell}")).output().unwrap());
+        assert_eq!((code, err.as_str()), (0, ""), "{shell}");
+        assert!(out.contains("tunnelhead") && out.contains("disconnect"), "{shell}");
+    }
+    let script = format!("source <({PROGRAM} completions bash) && complete -p tunnelhead");
+    let (code, out, err) = ended(&Command::new("bash").args(["-c", &script]).output().unwrap());
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("tunnelhead"), "{out}");
+}
