@@ -6,10 +6,11 @@
 //! cli ──> config, concentrator, control_api (client side)
 //! concentrator ──> everything below; the only composition root
 //! control_api · greeter · shard · tls · store · tun     effects, one kind each
-//! proto · net · lease · identity · routeros             pure: time and randomness come in
+//! audit · proto · net · lease · identity · routeros     pure: time and randomness come in
 //! sys                                                   every raw system call
 //! ```
 
+pub mod audit;
 pub mod concentrator;
 pub mod config;
 pub mod control_api;

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 /// A module of the crate and what it may use of ours. An entry may be a module or a path below
 /// one; a module may always use itself.
 const TABLE: &[(&str, &[&str])] = &[
+    ("audit", &[]),
     ("net", &[]),
     ("sys", &[]),
     ("identity", &[]),
@@ -29,7 +30,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tun", &["net", "sys"]),
     ("greeter", &["proto", "tls", "net", "tun", "sys", "telemetry"]),
     ("shard", &["proto", "net", "tun", "sys", "telemetry"]),
-    ("control_api", &["sys", "telemetry"]),
+    ("control_api", &["audit", "sys", "telemetry"]),
     ("config", &["proto", "net", "lease", "identity", "tls", "tun", "greeter", "shard"]),
     ("concentrator", EVERYTHING_BUT_CLI),
     // Quickstart asks for its right to a device before it writes a file, and both it and
@@ -37,6 +38,7 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "audit",
             "config",
             "concentrator",
             "control_api",
@@ -52,6 +54,7 @@ const TABLE: &[(&str, &[&str])] = &[
 
 const EVERYTHING_BUT_CLI: &[&str] = &[
     "access",
+    "audit",
     "concentrator",
     "config",
     "control_api",
@@ -71,7 +74,7 @@ const EVERYTHING_BUT_CLI: &[&str] = &[
 ];
 
 /// Modules without effects: time and randomness come in, bytes and decisions go out.
-const PURE: &[&str] = &["crypto", "net", "proto", "identity", "lease", "routeros"];
+const PURE: &[&str] = &["audit", "crypto", "net", "proto", "identity", "lease", "routeros"];
 
 /// What a pure module must not name.
 const EFFECTS: &[&str] = &[
