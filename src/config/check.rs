@@ -71,6 +71,9 @@ pub(super) fn problems(config: &Config, local: &[LocalAddress], out: &mut Vec<Pr
     if config.limits.queue_bytes > config.limits.queue_bytes_total {
         problem("limits.queue_bytes", "must not be more than limits.queue_bytes_total".to_owned());
     }
+    if config.control.read_only_socket.as_ref() == Some(&config.control_socket) {
+        problem("control.read_only_socket", "is control_socket; use another path".to_owned());
+    }
     pool(config, out);
     management(config, local, out);
 }

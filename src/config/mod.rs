@@ -5,6 +5,7 @@
 //! which addresses it has: those are handed in, see [`LocalAddress`].
 
 mod check;
+mod control;
 mod error;
 mod limits;
 mod read;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 use tunnelhead_crypto::{AuthDigest, DataCipher, StaticKey, TlsCryptV2ServerKey};
 
+pub use control::{Audit, Control, Principal, Role, RoleRule, Whom};
 pub use error::{ConfigError, Problem};
 pub use limits::Limits;
 
@@ -55,6 +57,10 @@ pub struct Config {
     pub allow: Vec<Allow>,
     /// `[threads]`
     pub threads: Threads,
+    /// `[control]`: who may steer it.
+    pub control: Control,
+    /// `[audit]`
+    pub audit: Audit,
     /// `[limits]`
     pub limits: Limits,
 }
@@ -195,8 +201,6 @@ pub struct Keepalive {
     pub ping: Duration,
     /// A peer that has pinged is dead after this long without a packet; whole seconds.
     pub restart: Duration,
-    /// A router that acknowledges nothing for this long is suspect; whole seconds.
-    pub suspect: Duration,
 }
 
 /// A host port that routers may reach.

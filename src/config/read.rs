@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 use super::error::ConfigError;
 use super::section::{Notes, Section};
 use super::{
-    CertificateFiles, CertificatePolicy, Config, Data, Keepalive, Limits, Listener, Pool, Threads,
-    Tls, Tun, Wrap, values,
+    Audit, CertificateFiles, CertificatePolicy, Config, Control, Data, Keepalive, Limits, Listener,
+    Pool, Threads, Tls, Tun, Wrap, values,
 };
 
 /// Largest accepted key or certificate file.
@@ -79,6 +79,8 @@ fn from_table(table: Table, base: &Path, notes: &mut Notes) -> Config {
         keepalive: keepalive(root.section("keepalive")),
         allow: isolation(root.section("isolation")),
         threads: threads(root.section("threads")),
+        control: Control::read(root.section("control"), base),
+        audit: Audit::read(root.section("audit")),
         limits: Limits::read(root.section("limits")),
     };
     root.finish();
@@ -288,9 +290,8 @@ fn keepalive(mut section: Section<'_>) -> Keepalive {
     let seconds = Duration::from_secs;
     let ping = section.duration("ping", seconds(20), seconds(1)..=seconds(3600));
     let restart = section.duration("restart", seconds(90), seconds(2)..=seconds(86_400));
-    let suspect = section.duration("suspect", seconds(12), seconds(3)..=seconds(3600));
     section.finish();
-    Keepalive { ping, restart, suspect }
+    Keepalive { ping, restart }
 }
 
 fn isolation(mut section: Section<'_>) -> Vec<super::Allow> {

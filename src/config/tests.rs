@@ -99,12 +99,21 @@ fn every_key_is_read() {
         [keepalive]
         ping = "10s"
         restart = "1m"
-        suspect = "9s"
         [isolation]
         allow = ["udp/514", "tcp/9"]
         [threads]
         shards = 4
         greeters = 2
+        [control]
+        group = "tunnelhead"
+        read_only_socket = "run/read.sock"
+        read_only_group = "adm"
+        [[control.role]]
+        user = "alice"
+        role = "operate"
+        tenants = ["a"]
+        [audit]
+        retention = "30d"
         [limits]
         login_deadline = "10s"
         unauthenticated = 100
@@ -120,7 +129,8 @@ fn every_key_is_read() {
         queue_bytes = "64KiB"
         queue_bytes_total = "16MiB"
         control_connections = 16
-        dials = 50
+        control_streams = 8
+        control_dials = 8
         control_body_bytes = "16KiB"
     "#;
     let config = Config::parse(text, dir.path(), &[]).unwrap();
@@ -550,7 +560,8 @@ fn the_documentation_names_every_key() {
             assert!(documented.insert(path.clone()), "{path} is documented twice");
         }
     }
-    let probe = "[[listener]]\naddress = \"0.0.0.0:1\"\n[tls]\ncertificates = [{}]\n";
+    let probe = "[[listener]]\naddress = \"0.0.0.0:1\"\n[tls]\ncertificates = [{}]\n\
+                 [[control.role]]\n";
     let (_, notes) = read::config(probe, Path::new("/")).unwrap();
     let tables = [
         "listener",
@@ -562,9 +573,63 @@ fn the_documentation_names_every_key() {
         "keepalive",
         "isolation",
         "threads",
+        "control",
+        "control.role",
+        "audit",
         "limits",
     ];
     let known: BTreeSet<String> =
         notes.asked.into_iter().filter(|key| !tables.contains(&key.as_str())).collect();
     assert_eq!(documented, known);
+}
+
+#[test]
+fn control_rules_are_read_in_order() {
+    let config = parse(
+        "[control]\ngroup = \"tunnelhead\"\nread_only_socket = \"ro.sock\"\n\
+         read_only_group = \"993\"\n[[control.role]]\nuser = \"alice\"\nrole = \"operate\"\n\
+         tenants = [\"a\", \"b\"]\n[[control.role]]\ngroup = \"1000\"\nrole = \"admin\"\n",
+    )
+    .unwrap();
+    let control = config.control;
+    assert_eq!(control.group, Some(Principal::Name("tunnelhead".to_owned())));
+    assert_eq!(control.read_only_group, Some(Principal::Id(993)));
+    assert!(control.read_only_socket.unwrap().is_absolute());
+    let whom = Whom::User(Principal::Name("alice".to_owned()));
+    let tenants = Some(vec!["a".to_owned(), "b".to_owned()]);
+    assert_eq!(control.roles[0], RoleRule { who: whom, role: Role::Operate, tenants });
+    let who = Whom::Group(Principal::Id(1000));
+    assert_eq!(control.roles[1], RoleRule { who, role: Role::Admin, tenants: None });
+    assert_eq!(Config::default().control, Control::default());
+    assert_eq!(Config::default().audit.retention, Some(Duration::from_secs(365 * 86_400)));
+    assert_eq!(parse("[audit]\nretention = \"never\"\n").unwrap().audit.retention, None);
+}
+
+#[test]
+fn control_rules_that_say_too_little_or_too_much_are_refused() {
+    for (text, key) in [
+        ("[[control.role]]\nrole = \"read\"\n", "control.role[0].user"),
+        ("[[control.role]]\nuser = \"a\"\n", "control.role[0].role"),
+        (
+            "[[control.role]]\nuser = \"a\"\ngroup = \"b\"\nrole = \"read\"\n",
+            "control.role[0].group",
+        ),
+        ("[[control.role]]\nuser = \"a\"\nrole = \"root\"\n", "control.role[0].role"),
+        (
+            "[[control.role]]\nuser = \"a\"\nrole = \"read\"\ntenants = []\n",
+            "control.role[0].tenants",
+        ),
+        ("[[control.role]]\nuser = \"4294967295\"\nrole = \"read\"\n", "control.role[0].user"),
+        ("[[control.role]]\nuser = \"a b\"\nrole = \"read\"\n", "control.role[0].user"),
+        ("[control]\ngroup = \"-a\"\n", "control.group"),
+        ("[control]\nread_only_group = \"a\"\n", "control.read_only_group"),
+        (
+            "control_socket = \"a\"\n[control]\nread_only_socket = \"a\"\n",
+            "control.read_only_socket",
+        ),
+        ("[audit]\nretention = \"1h\"\n", "audit.retention"),
+    ] {
+        let found = problems(text);
+        assert!(found.iter().any(|problem| problem.key == key), "{text}: {found:?}");
+    }
 }
