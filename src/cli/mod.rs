@@ -4,6 +4,7 @@
 //! sentence on standard error; 2 the command line is wrong.
 
 mod arguments;
+mod doors;
 mod output;
 mod quickstart;
 mod remote;

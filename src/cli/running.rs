@@ -6,11 +6,10 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, doors};
 use crate::concentrator::{self, Concentrator};
 use crate::config::{Config, LocalAddress};
-use crate::control_api::server::{ServerLimits, serve};
-use crate::control_api::socket::ControlSocket;
+use crate::control_api::server::serve_with;
 
 /// Names what is logged, as in "info,tunnelhead::shard=debug".
 const LOG_VARIABLE: &str = "TUNNELHEAD_LOG";
@@ -59,13 +58,11 @@ pub(super) async fn run(
     if let Err(error) = concentrator::forbid_core_dumps() {
         tracing::warn!(%error, "core dumps of this process may hold keys");
     }
-    let limits =
-        ServerLimits::new(config.limits.control_connections, config.limits.control_body_bytes);
-    let socket = ControlSocket::bind(&config.control_socket)?;
-    let path = socket.path().to_owned();
+    let doors = doors::open(&config)?;
+    let path = doors.socket.path().to_owned();
     let head = Concentrator::builder().config(config).start().await?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let control = tokio::spawn(serve(socket, head.handle(), limits, async {
+    let control = tokio::spawn(serve_with(doors, head.handle(), async {
         // The sender is dropped if we fail: a stop as well.
         let _ = stopped.await;
     }));

@@ -11,11 +11,13 @@ pub mod client;
 pub mod error;
 pub mod handle;
 #[cfg(feature = "control-api")]
-mod permission;
+pub mod permission;
 #[cfg(feature = "control-api")]
-mod relay;
+mod reserve;
 #[cfg(feature = "control-api")]
 mod routes;
+#[cfg(feature = "control-api")]
+mod seats;
 #[cfg(feature = "control-api")]
 pub mod server;
 #[cfg(feature = "control-api")]

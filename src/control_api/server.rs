@@ -1,11 +1,9 @@
-//! Connections to the control socket: accepted, counted, bounded, and ended.
+//! Connections to the control sockets: accepted, counted, bounded, and ended.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -13,16 +11,19 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::AsyncWriteExt;
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::error::{ApiError, ErrorCode};
 use super::handle::Handle;
-use super::permission::Peer;
+use super::permission::{Door, Peer, Rules};
+use super::reserve::{Borrowed, Reserve};
 use super::routes;
+use super::seats::{Places, Seat, Seats};
 use super::socket::ControlSocket;
 use super::stall::Stall;
+use crate::telemetry::clock;
 
 /// Bytes of a request's head that are read at most.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -34,8 +35,12 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// What clients may use up.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerLimits {
-    /// Connections at once; one user gets half of them.
+    /// Connections for ordinary requests at once; one user gets half of them.
     pub connections: usize,
+    /// Event streams at once, likewise.
+    pub streams: usize,
+    /// Dialled streams to routers at once, likewise.
+    pub dials: usize,
     /// Longest body of a request.
     pub body_bytes: usize,
     /// For the head of a request, and between two requests.
@@ -53,6 +58,8 @@ impl ServerLimits {
     pub const fn new(connections: usize, body_bytes: usize) -> Self {
         Self {
             connections,
+            streams: 128,
+            dials: 2048,
             body_bytes,
             head: Duration::from_secs(30),
             body: Duration::from_secs(10),
@@ -68,8 +75,28 @@ impl Default for ServerLimits {
     }
 }
 
-/// Serves until `shutdown` is done, then lets open requests finish for two seconds; the path is
-/// gone afterwards.
+/// Where clients come in, and what they may do.
+#[derive(Debug)]
+pub struct Setup {
+    /// The control socket.
+    pub socket: ControlSocket,
+    /// A second one, behind which nobody is more than a reader.
+    pub read_only: Option<ControlSocket>,
+    /// Who may do what.
+    pub rules: Rules,
+    /// What clients may use up.
+    pub limits: ServerLimits,
+}
+
+/// What the routes know of a connection.
+#[derive(Clone)]
+pub(super) struct Connection {
+    pub(super) peer: Arc<Peer>,
+    pub(super) door: Arc<Door>,
+    pub(super) seat: Seat,
+}
+
+/// Serves one socket without rules; see [`serve_with`].
 ///
 /// # Errors
 /// The socket cannot be handed to the runtime.
@@ -79,44 +106,55 @@ pub async fn serve(
     limits: ServerLimits,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let listener = tokio::net::UnixListener::from_std(socket.listener()?)?;
-    let socket = Arc::new(socket);
+    let setup = Setup { socket, read_only: None, rules: Rules::default(), limits };
+    serve_with(setup, handle, shutdown).await
+}
+
+/// Serves until `shutdown` is done, then lets open requests finish for two seconds; the paths are
+/// gone afterwards.
+///
+/// # Errors
+/// A socket cannot be handed to the runtime.
+pub async fn serve_with(
+    setup: Setup,
+    handle: Arc<dyn Handle>,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let Setup { socket, read_only, rules, limits } = setup;
+    let listener = UnixListener::from_std(socket.listener()?)?;
+    let second = match &read_only {
+        Some(socket) => Some(UnixListener::from_std(socket.listener()?)?),
+        None => None,
+    };
+    let places =
+        Places { requests: limits.connections, streams: limits.streams, dials: limits.dials };
+    let mut server = Server {
+        app: routes::router(routes::Shared { handle, limits, rules: Arc::new(rules) }),
+        seats: Seats::new(places, clock::now()),
+        reserve: Reserve::new(),
+        limits,
+        connections: JoinSet::new(),
+    };
     let (stop, stopped) = watch::channel(false);
-    let shared =
-        routes::Shared { handle, socket: Arc::clone(&socket), limits, stopped: stopped.clone() };
-    let app = routes::router(shared);
-    let users = Users::default();
-    let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    let Ok(peer) = Peer::of(stream.as_fd()) else { continue };
-                    let Some(place) = users.enter(peer.uid, limits.connections) else {
-                        refuse(stream);
-                        continue;
-                    };
-                    let app = app.clone().layer(Extension(peer)).layer(Extension(place.clone()));
-                    let service = TowerToHyperService::new(app);
-                    let stopped = stopped.clone();
-                    connections.spawn(async move {
-                        connection(stream, service, limits, stopped).await;
-                        place.leave();
-                    });
+            Some(_) = server.connections.join_next(), if !server.connections.is_empty() => {}
+            accepted = listener.accept() => {
+                server.accepted(accepted, &listener, &socket, false, &stopped).await;
+            }
+            accepted = accept(second.as_ref()) => {
+                if let (Some(listener), Some(socket)) = (&second, &read_only) {
+                    server.accepted(accepted, listener, socket, true, &stopped).await;
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "the control socket accepts nothing");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                }
-            },
+            }
         }
     }
-    drop(listener);
+    drop((listener, second));
     // No receiver is left if no connection is open.
     let _ = stop.send(true);
+    let mut connections = server.connections;
     let all = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(FAREWELL, all).await.is_err() {
         connections.shutdown().await;
@@ -124,13 +162,82 @@ pub async fn serve(
     Ok(())
 }
 
+type Accepted = io::Result<(UnixStream, tokio::net::unix::SocketAddr)>;
+
+/// Waits forever if there is no such socket.
+async fn accept(listener: Option<&UnixListener>) -> Accepted {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Server {
+    app: axum::Router,
+    seats: Seats,
+    reserve: Reserve,
+    limits: ServerLimits,
+    connections: JoinSet<()>,
+}
+
+impl Server {
+    async fn accepted(
+        &mut self,
+        accepted: Accepted,
+        listener: &UnixListener,
+        socket: &ControlSocket,
+        read_only: bool,
+        stopped: &watch::Receiver<bool>,
+    ) {
+        let (stream, borrowed) = match accepted {
+            Ok((stream, _)) => (stream, None),
+            Err(error) if Reserve::is_needed(&error) => match self.reserve.accept(listener) {
+                Some((stream, Some(borrowed))) => (stream, Some(borrowed)),
+                Some((stream, None)) => {
+                    refuse(stream, "the process has too many open files; ask again");
+                    return;
+                }
+                None => {
+                    tracing::warn!(%error, "the control socket accepts nothing");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                    return;
+                }
+            },
+            Err(error) => {
+                tracing::warn!(%error, "the control socket accepts nothing");
+                tokio::time::sleep(ACCEPT_REST).await;
+                return;
+            }
+        };
+        let Ok(peer) = Peer::of(stream.as_fd()) else { return };
+        let Some(seat) = self.seats.enter(peer.uid, clock::now()) else {
+            refuse(stream, "too many connections to the control socket; close some");
+            return;
+        };
+        let door = Door {
+            path: socket.path().to_string_lossy().into(),
+            uid: socket.uid(),
+            gid: socket.gid(),
+            read_only,
+        };
+        let known = Connection { peer: Arc::new(peer), door: Arc::new(door), seat: seat.clone() };
+        let service = TowerToHyperService::new(self.app.clone().layer(Extension(known)));
+        let (limits, stopped) = (self.limits, stopped.clone());
+        self.connections.spawn(async move {
+            connection(stream, service, limits, seat, stopped).await;
+            drop::<Option<Borrowed>>(borrowed);
+        });
+    }
+}
+
 async fn connection(
     stream: UnixStream,
     service: TowerToHyperService<axum::Router>,
     limits: ServerLimits,
+    seat: Seat,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let io = TokioIo::new(Stall::new(stream, limits.write));
+    let io = TokioIo::new(Stall::new(stream, limits.write, seat.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
@@ -144,6 +251,10 @@ async fn connection(
     };
     let result = tokio::select! {
         result = connection.as_mut() => result,
+        () = seat.evicted() => {
+            tracing::debug!("a silent control connection makes room for another");
+            return;
+        }
         () = stop => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -155,9 +266,8 @@ async fn connection(
 }
 
 /// One answer without a request, as far as it can be sent at once.
-fn refuse(stream: UnixStream) {
-    let error =
-        ApiError::new(ErrorCode::Busy, "too many connections to the control socket; close some");
+fn refuse(stream: UnixStream, why: &str) {
+    let error = ApiError::new(ErrorCode::Busy, why);
     let body = serde_json::to_string(&error).unwrap_or_default();
     let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
@@ -171,85 +281,4 @@ fn refuse(stream: UnixStream) {
         // The peer learns it either way.
         let _ = stream.shutdown().await;
     });
-}
-
-/// Open connections by user.
-#[derive(Clone, Default)]
-struct Users(Arc<Mutex<HashMap<u32, usize>>>);
-
-/// The place of a connection; clones share it. It is given back once: when the connection ends, or
-/// when it becomes something else that is counted elsewhere.
-#[derive(Clone)]
-pub(super) struct Place(Arc<Held>);
-
-struct Held {
-    users: Users,
-    uid: u32,
-    left: AtomicBool,
-}
-
-impl Place {
-    /// Gives the place back.
-    pub(super) fn leave(&self) {
-        self.0.leave();
-    }
-}
-
-impl Held {
-    fn leave(&self) {
-        if self.left.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let mut open = self.users.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = open.get_mut(&self.uid) {
-            *own = own.saturating_sub(1);
-            if *own == 0 {
-                open.remove(&self.uid);
-            }
-        }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
-
-impl Users {
-    fn enter(&self, uid: u32, most: usize) -> Option<Place> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = open.values().sum();
-        let own = open.get(&uid).copied().unwrap_or(0);
-        if all >= most || own >= (most / 2).max(1) {
-            return None;
-        }
-        open.insert(uid, own.saturating_add(1));
-        Some(Place(Arc::new(Held { users: self.clone(), uid, left: AtomicBool::new(false) })))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_user_gets_half_of_the_connections() {
-        let users = Users::default();
-        let mut places = vec![users.enter(1, 4).unwrap(), users.enter(1, 4).unwrap()];
-        assert!(users.enter(1, 4).is_none());
-        places.push(users.enter(2, 4).unwrap());
-        places.push(users.enter(3, 4).unwrap());
-        assert!(users.enter(4, 4).is_none());
-        places.remove(0);
-        let other = users.enter(4, 4).unwrap();
-        assert!(users.enter(5, 4).is_none());
-        let clone = other.clone();
-        clone.leave();
-        places.push(users.enter(5, 4).unwrap());
-        drop((clone, other));
-        assert!(users.enter(6, 4).is_none(), "a place was given back twice");
-        drop(places);
-        assert!(users.0.lock().unwrap().is_empty());
-    }
 }

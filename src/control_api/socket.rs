@@ -6,7 +6,9 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{
+    DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown,
+};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -72,6 +74,15 @@ impl ControlSocket {
     /// # Errors
     /// See [`BindError`]; nothing that was there before is lost.
     pub fn bind(path: &Path) -> Result<Self, BindError> {
+        Self::bind_for(path, None)
+    }
+
+    /// The same for the members of this group: the socket is given to it, and its folder if that
+    /// is made.
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    pub fn bind_for(path: &Path, group: Option<u32>) -> Result<Self, BindError> {
         let failed = |source| BindError::Io { path: path.to_owned(), source };
         let absolute = std::path::absolute(path).map_err(failed)?;
         let (Some(folder), Some(name)) = (absolute.parent(), absolute.file_name()) else {
@@ -81,7 +92,7 @@ impl ControlSocket {
         if absolute.as_os_str().len().max(temporary.as_os_str().len()) > MAX_PATH_BYTES {
             return Err(BindError::TooLong(absolute));
         }
-        make_folder(folder)?;
+        make_folder(folder, group)?;
         look_at(&absolute)?;
         let mut lock_name = std::ffi::OsString::from(".");
         lock_name.push(name);
@@ -97,7 +108,10 @@ impl ControlSocket {
             _ => {}
         }
         let listener = UnixListener::bind(&temporary).map_err(failed)?;
-        let made = fs::set_permissions(&temporary, Permissions::from_mode(SOCKET_MODE))
+        // The group first: with the mode it could be opened by the wrong one.
+        let made = group
+            .map_or(Ok(()), |group| chown(&temporary, None, Some(group)))
+            .and_then(|()| fs::set_permissions(&temporary, Permissions::from_mode(SOCKET_MODE)))
             .and_then(|()| listener.set_nonblocking(true))
             .and_then(|()| fs::symlink_metadata(&temporary))
             .and_then(|facts| fs::rename(&temporary, &absolute).map(|()| facts));
@@ -151,14 +165,15 @@ impl Drop for ControlSocket {
 }
 
 /// The folder exists afterwards and nobody but root and us can take names away in it.
-fn make_folder(folder: &Path) -> Result<(), BindError> {
+fn make_folder(folder: &Path, group: Option<u32>) -> Result<(), BindError> {
     let failed = |source| BindError::Io { path: folder.to_owned(), source };
     if let Some(above) = folder.parent() {
         fs::create_dir_all(above).map_err(failed)?;
     }
     match DirBuilder::new().mode(FOLDER_MODE).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-        _ => {}
+        Err(_) => {}
+        Ok(()) => chown(folder, None, group).map_err(failed)?,
     }
     let facts = fs::metadata(folder).map_err(failed)?;
     let wrong = |what| Err(BindError::Folder { folder: folder.to_owned(), what });
@@ -305,12 +320,12 @@ mod tests {
         let dir = folder();
         let path = dir.path().join("s");
         drop(UnixListener::bind(&path).unwrap());
-        std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+        chown(&path, Some(65_534), None).unwrap();
         assert!(refusal(&path).contains("is another user's file"));
         assert!(path.exists());
         let theirs = dir.path().join("theirs");
         fs::create_dir(&theirs).unwrap();
-        std::os::unix::fs::chown(&theirs, Some(65_534), None).unwrap();
+        chown(&theirs, Some(65_534), None).unwrap();
         assert!(refusal(&theirs.join("s")).contains("belongs to another user"));
     }
 

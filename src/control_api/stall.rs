@@ -1,4 +1,5 @@
-//! A stream that gives up on a reader that does not read.
+//! The stream under a control connection: it notes signs of life, gives up on a reader that does
+//! not read, and holds the connection's place for as long as it exists, whoever has it by then.
 
 use std::future::Future;
 use std::io;
@@ -9,21 +10,27 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// Fails a write with `TimedOut` when the other side has taken nothing for `patience`.
+use super::seats::{Class, Seat};
+use crate::telemetry::clock;
+
+/// Fails a write with `TimedOut` when the other side has taken nothing for `patience`; not on a
+/// dialled stream, whose two ends may pause as long as they like.
 pub(super) struct Stall<S> {
     inner: S,
     patience: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
+    seat: Seat,
 }
 
 impl<S> Stall<S> {
-    pub(super) fn new(inner: S, patience: Duration) -> Self {
-        Self { inner, patience, waiting: None }
+    pub(super) fn new(inner: S, patience: Duration, seat: Seat) -> Self {
+        Self { inner, patience, waiting: None, seat }
     }
 
-    /// The stream itself, without a limit to its patience.
-    pub(super) fn into_inner(self) -> S {
-        self.inner
+    fn alive(&self) {
+        if self.seat.class() != Class::Dial {
+            self.seat.touch(clock::now());
+        }
     }
 
     fn judge<T>(
@@ -33,7 +40,11 @@ impl<S> Stall<S> {
     ) -> Poll<io::Result<T>> {
         if result.is_ready() {
             self.waiting = None;
+            self.alive();
             return result;
+        }
+        if self.seat.class() == Class::Dial {
+            return Poll::Pending;
         }
         let patience = self.patience;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
@@ -48,7 +59,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stall<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(context, buffer)
+        let result = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if result.is_ready() {
+            self.alive();
+        }
+        result
     }
 }
 

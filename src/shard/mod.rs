@@ -8,7 +8,6 @@
 
 mod message;
 mod run;
-mod suspicion;
 mod tunnel;
 mod wheel;
 
@@ -51,8 +50,6 @@ pub struct ShardConfig {
 pub struct ShardCounters {
     /// Tunnels.
     pub tunnels: AtomicUsize,
-    /// Tunnels whose router doesn't acknowledge.
-    pub suspect: AtomicUsize,
     /// Packets read from the TUN queue.
     pub host_packets: AtomicU64,
     /// Bytes of those.

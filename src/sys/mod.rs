@@ -5,6 +5,7 @@ pub mod cred;
 pub mod epoll;
 pub mod eventfd;
 pub mod mailbox;
+pub mod names;
 pub mod netns;
 pub mod rlimit;
 pub mod sched;

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Shared;
+use super::{Shared, record};
 use crate::control_api::error::{ApiError, ErrorCode};
 use crate::control_api::handle::Answer;
 use crate::control_api::types::check_name;
@@ -63,7 +63,11 @@ pub(super) async fn read<T: DeserializeOwned>(
             ));
         }
     };
-    serde_json::from_slice(&bytes).map_err(|error| {
+    let read = serde_json::from_slice(&bytes);
+    if read.is_ok() {
+        record::note_body(&bytes);
+    }
+    read.map_err(|error| {
         // The parser quotes what it read: a stranger's text, or a password.
         let place = format!("line {}, column {}", error.line(), error.column());
         let text = error.to_string();
@@ -123,7 +127,9 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status =
             StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        json(status, &self)
+        let mut response = json(status, &self);
+        response.extensions_mut().insert(self.code);
+        response
     }
 }
 

@@ -2,7 +2,7 @@
 //! are whole seconds, sizes are bytes, addresses carry no prefix length. "rx" is what the
 //! concentrator received from the router, "tx" what it sent to it.
 
-mod page;
+mod audit;
 mod router;
 mod status;
 mod tunnel;
@@ -16,16 +16,13 @@ use time::format_description::well_known::Rfc3339;
 
 use super::error::ApiError;
 
-pub use page::{MAX_PAGE, Page, PageQuery, name_matches};
+pub use audit::{AuditCheck, AuditEntry, AuditQuery, AuditSegment};
 pub use router::{CreatedRouter, Login, NewRouter, RouterPatch, RouterView};
 pub use status::{
     CertificateStatus, Degraded, ListenerStatus, PoolStatus, ShardStatus, Status, StoreStatus,
     TunStatus,
 };
-pub use tunnel::{
-    BanView, DialQuery, DialTo, DisconnectQuery, MAX_BAN_SECONDS, NewBan, TunnelFilter,
-    TunnelQuery, TunnelView, check_ban,
-};
+pub use tunnel::TunnelView;
 
 /// Longest accepted router NAME, in bytes.
 pub const MAX_NAME_BYTES: usize = 63;
