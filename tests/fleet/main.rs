@@ -11,6 +11,7 @@
 )]
 
 mod basics;
+#[allow(dead_code, reason = "a bench uses more of it")]
 mod binary;
 mod crowd;
 mod head;
