@@ -16,7 +16,6 @@ pub(super) fn open(config: &Config) -> Result<Setup, Failure> {
     let limits = &config.limits;
     let limits = ServerLimits {
         streams: limits.control_streams,
-        dials: limits.control_dials,
         ..ServerLimits::new(limits.control_connections, limits.control_body_bytes)
     };
     let socket = ControlSocket::bind_for(&config.control_socket, group)?;

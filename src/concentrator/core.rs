@@ -1,9 +1,10 @@
 //! What the threads share: who may log in, who holds which address, where each tunnel lives.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::broadcast;
 use tunnelhead_crypto::DataCipher;
@@ -13,7 +14,7 @@ use crate::identity::{Takeover, Takeovers};
 use crate::lease::{self, AddressBook};
 use crate::proto::ClientId;
 use crate::proto::session::{
-    Assignment, AssignmentRefused, AuthRequest, Identity, TlsAnswer, TlsTask,
+    Assignment, AssignmentRefused, AuthRequest, DenyReason, Identity, TlsAnswer, TlsTask, Verdict,
 };
 use crate::shard::{self, Arrival, Cut, ShardCounters, ShardMessage, ShardServices, TunnelReport};
 use crate::store::{Change, Store};
@@ -22,6 +23,8 @@ use crate::telemetry::clock;
 
 use super::accounts::Accounts;
 use super::authenticator::{Answer, Authenticator, LoginRequest};
+use super::bans::{Ban, Bans, Full};
+use super::dial::{self, Dials};
 use super::events::TunnelEvent;
 use super::revoked::Revoked;
 
@@ -32,7 +35,9 @@ pub(super) struct Core {
     pub(super) leases: Mutex<AddressBook>,
     pub(super) store: Arc<dyn Store>,
     pub(super) takeovers: Mutex<Takeovers>,
-    pub(super) live: Mutex<HashMap<Arc<str>, Live>>,
+    /// By name: lists are read in pages.
+    pub(super) live: Mutex<BTreeMap<Arc<str>, Live>>,
+    pub(super) bans: Mutex<Bans>,
     pub(super) revoked: Mutex<Revoked>,
     pub(super) greeters: Vec<Arc<Mailbox<GreeterMessage>>>,
     pub(super) shards: Vec<Arc<Mailbox<ShardMessage>>>,
@@ -40,6 +45,7 @@ pub(super) struct Core {
     pub(super) greeting: Arc<GreeterShared>,
     pub(super) events: broadcast::Sender<TunnelEvent>,
     pub(super) counts: Counters,
+    pub(super) dials: Arc<Dials>,
 }
 
 /// Plain counters of the login path.
@@ -55,6 +61,11 @@ pub(super) struct Live {
     pub(super) client: ClientId,
     pub(super) address: Ipv4Addr,
     pub(super) real_address: SocketAddr,
+    /// Packets can flow both ways.
+    pub(super) up: bool,
+    /// The connections to the router; they end with the session, in the step that ends or
+    /// replaces it here.
+    pub(super) dials: Arc<dial::Session>,
 }
 
 impl Core {
@@ -62,8 +73,12 @@ impl Core {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn live(&self) -> MutexGuard<'_, HashMap<Arc<str>, Live>> {
+    pub(super) fn live(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn bans(&self) -> MutexGuard<'_, Bans> {
+        self.bans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn revoked(&self) -> MutexGuard<'_, Revoked> {
@@ -85,13 +100,65 @@ impl Core {
     /// Ends the tunnel of a router, if it has one. Call it after the directory was changed: a
     /// login that was accepted before sees the change at [`GreeterServices::depart`].
     pub(super) fn cut(&self, name: &str, cut: Cut) -> bool {
-        let live = self.live();
-        if matches!(cut, Cut::Disabled | Cut::Removed) {
+        self.cut_then(name, cut, None)
+    }
+
+    /// The same; `done` is told once no packet passes any more, and never if there is no tunnel.
+    pub(super) fn cut_then(
+        &self,
+        name: &str,
+        cut: Cut,
+        done: Option<Box<dyn FnOnce() + Send>>,
+    ) -> bool {
+        let mut live = self.live();
+        if matches!(cut, Cut::Disabled | Cut::Removed | Cut::Banned) {
             self.revoked().note(clock::now(), name);
         }
-        let Some(tunnel) = live.get(name) else { return false };
-        self.tell_shard(tunnel.address, ShardMessage::Cut(tunnel.address, cut));
+        let Some(tunnel) = live.get_mut(name) else { return false };
+        tunnel.up = false;
+        tunnel.dials.cut(cut.code());
+        self.tell_shard(tunnel.address, ShardMessage::Cut(tunnel.address, cut, done));
         true
+    }
+
+    /// Keeps a router out from now on. The caller cuts its tunnel.
+    pub(super) fn ban(&self, router: &Arc<str>, time: Duration) -> Result<Ban, Full> {
+        let ban = self.bans().set(clock::now(), clock::unix_seconds(), router, time)?;
+        tracing::info!(%router, seconds = time.as_secs(), "banned");
+        self.tell(TunnelEvent::Banned { router: Arc::clone(router), until: ban.until });
+        Ok(ban)
+    }
+
+    /// Ends a ban before its time.
+    pub(super) fn lift_ban(&self, router: &str) -> Option<Ban> {
+        let ban = self.bans().lift(clock::now(), router)?;
+        tracing::info!(router, "the ban is lifted");
+        self.tell(TunnelEvent::BanLifted { router: Arc::clone(&ban.router) });
+        Some(ban)
+    }
+
+    /// Forgets bans that are over.
+    pub(super) fn expire_bans(&self) {
+        let over = self.bans().expire(clock::now());
+        for Ban { router, .. } in over {
+            self.tell(TunnelEvent::BanLifted { router });
+        }
+    }
+
+    fn is_banned(&self, router: &str) -> bool {
+        self.bans().current(clock::now(), router).is_some()
+    }
+
+    /// The router whose user name this is, if it is banned.
+    fn is_banned_username(&self, username: &[u8]) -> bool {
+        if self.bans().is_empty() {
+            return false;
+        }
+        let name = {
+            let directory = self.accounts.read();
+            directory.by_username(username).map(|account| Arc::clone(&account.name))
+        };
+        name.is_some_and(|name| self.is_banned(&name))
     }
 
     /// The address of an identity: the one it holds, or a new one.
@@ -150,6 +217,7 @@ impl Core {
             ("takeovers".to_owned(), load(&ours.takeovers)),
             ("clones_refused".to_owned(), load(&ours.clones_refused)),
         ]);
+        all.extend(self.dials.counters().map(|(name, count)| (name.to_owned(), count)));
         for (reason, count) in self.greeting.closed.totals() {
             all.insert(format!("login_closed_{reason}"), count);
         }
@@ -206,10 +274,21 @@ pub(super) struct Services(pub(super) Arc<Core>);
 impl GreeterServices for Services {
     fn authenticate(&self, asker: Asker, request: Box<AuthRequest>) {
         let core = Arc::clone(&self.0);
+        let banned = core.is_banned_username(&request.username);
         let answer = Answer::new(move |verdict| {
+            // Whose user name says nothing about the account is known only now.
+            let verdict = match verdict {
+                Verdict::Allow(allowed) if core.is_banned(&allowed.identity.0) => {
+                    Verdict::Deny(DenyReason::Banned)
+                }
+                verdict => verdict,
+            };
             let message = GreeterMessage::Verdict(asker.client, asker.ticket, verdict);
             core.tell_greeter(asker.greeter, message);
         });
+        if banned {
+            return answer.give(Verdict::Deny(DenyReason::Banned));
+        }
         let login = LoginRequest { request, source: asker.source };
         self.0.authenticator.authenticate(login, answer);
     }
@@ -256,10 +335,16 @@ impl GreeterServices for Services {
             return;
         }
         core.counts.logins.fetch_add(1, Ordering::Relaxed);
-        live.insert(
-            Arc::clone(&departure.identity.0),
-            Live { client: departure.client, address, real_address: departure.real_address },
-        );
+        let tunnel = Live {
+            client: departure.client,
+            address,
+            real_address: departure.real_address,
+            up: false,
+            dials: Arc::new(dial::Session::new(departure.client.0, address)),
+        };
+        if let Some(replaced) = live.insert(Arc::clone(&departure.identity.0), tunnel) {
+            replaced.dials.cut("replaced_by_new_login");
+        }
         let departure = *departure;
         core.tell_shard(
             address,
@@ -307,6 +392,11 @@ impl ShardServices for Services {
     }
 
     fn up(&self, report: TunnelReport) {
+        if let Some(live) = self.0.live().get_mut(&report.identity.0)
+            && live.client == report.client
+        {
+            live.up = true;
+        }
         let cipher = report.info.cipher.map_or("", DataCipher::name);
         tracing::info!(router = %report.identity.0, address = %report.address, cipher, "tunnel up");
         tracing::debug!(router = %report.identity.0, real_address = %report.real_address, "from");
@@ -321,8 +411,9 @@ impl ShardServices for Services {
         let core = &self.0;
         {
             let mut live = core.live();
-            if live.get(&report.identity.0).is_some_and(|live| live.client == report.client) {
-                live.remove(&report.identity.0);
+            let own = live.get(&report.identity.0).is_some_and(|live| live.client == report.client);
+            if own && let Some(ended) = live.remove(&report.identity.0) {
+                ended.dials.cut(reason);
             }
         }
         let unix = clock::unix_seconds();
@@ -337,6 +428,16 @@ impl ShardServices for Services {
         );
         tracing::info!(router = %report.identity.0, address = %report.address, reason, "tunnel down");
         core.tell(TunnelEvent::Down { router: report.identity.0, address: report.address, reason });
+    }
+
+    fn suspect(&self, report: TunnelReport) {
+        tracing::info!(router = %report.identity.0, address = %report.address, "tunnel suspect");
+        self.0.tell(TunnelEvent::Suspect { router: report.identity.0, address: report.address });
+    }
+
+    fn recovered(&self, report: TunnelReport) {
+        tracing::info!(router = %report.identity.0, address = %report.address, "tunnel recovered");
+        self.0.tell(TunnelEvent::Recovered { router: report.identity.0, address: report.address });
     }
 }
 

@@ -17,7 +17,9 @@
 mod accounts;
 mod api;
 mod authenticator;
+mod bans;
 mod core;
+mod dial;
 mod events;
 mod host;
 mod housekeeping;
@@ -45,6 +47,7 @@ use crate::store::Store;
 use crate::tun::Queue;
 
 pub use authenticator::{Answer, Authenticator, LoginRequest};
+pub use dial::{DialError, DialStream};
 pub use events::TunnelEvent;
 pub use host::{check_tun_permission, local_addresses};
 pub use start::StartError;

@@ -1,6 +1,5 @@
 //! Starting: everything that can fail, in an order in which a failure leaves nothing behind.
 
-use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -41,6 +40,7 @@ use crate::tun::{Device, Queue, TunConfig, TunError};
 use super::accounts::{Accounts, DirectoryAuthenticator};
 use super::api::{ApiHandle, Facts};
 use super::core::{Core, Counters, Services};
+use super::dial::{Dials, Route};
 use super::housekeeping::Housekeeping;
 use super::provisioning::Provisioning;
 use super::revoked::Revoked;
@@ -50,6 +50,8 @@ use super::{Builder, Concentrator, EVENT_RING, Threads, TunSource};
 /// Rekey handshakes in progress a greeter, as a multiple of the limit for logins: they are part of
 /// tunnels that must not be lost.
 const REKEYS_PER_HANDSHAKE: usize = 4;
+/// How soon the end of a ban is told; it counts from its own moment.
+const BANS_EVERY: Duration = Duration::from_secs(1);
 /// `nice` of greeter threads: at 10, a busy greeter beside a busy shard gets about a tenth.
 const GREETER_NICE: u8 = 10;
 /// Time for a rekey. Source: OpenVPN hand-window.
@@ -181,7 +183,8 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
     let greeting = Arc::new(GreeterShared {
         admission: Mutex::new(admission),
         buffered: AtomicUsize::new(0),
-        next_client: AtomicU64::new(1),
+        // Numbers of sessions rise over restarts too, and stay exact in JSON (below 2^53).
+        next_client: AtomicU64::new(clock::unix_seconds() << 20),
         closed: Tally::default(),
         in_progress: AtomicUsize::new(0),
         ended: AtomicUsize::new(0),
@@ -195,7 +198,8 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
         leases: Mutex::new(leases),
         store,
         takeovers: Mutex::new(Takeovers::new()),
-        live: Mutex::new(HashMap::new()),
+        live: Mutex::default(),
+        bans: Mutex::default(),
         revoked: Mutex::new(Revoked::new(config.limits.login_deadline)),
         greeters: greeter_mailboxes.clone(),
         shards: shard_mailboxes.clone(),
@@ -203,6 +207,13 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
         greeting: Arc::clone(&greeting),
         events: broadcast::Sender::new(EVENT_RING),
         counts: Counters::default(),
+        dials: Arc::new(Dials::new(
+            kernel.then(|| Route {
+                management: config.management_address,
+                device: config.tun.name.clone(),
+            }),
+            config.limits.dials,
+        )),
     });
     let services = Arc::new(Services(Arc::clone(&core)));
 
@@ -212,6 +223,7 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
         policy: policy_of(&config),
         queue_bytes: u32::try_from(config.limits.queue_bytes).unwrap_or(u32::MAX),
         user_timeout: config.keepalive.restart,
+        suspect_after: config.keepalive.suspect,
     };
     for ((index, queue), counters) in (0..).zip(queues).zip(shard_counters) {
         let shard = ShardConfig {
@@ -241,6 +253,10 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
         threads.greeters.push(handle);
     }
 
+    housekeeping.every("bans", BANS_EVERY, {
+        let core = Arc::clone(&core);
+        move || core.expire_bans()
+    });
     threads.housekeeper = housekeeping.start()?;
     let api = Arc::new(ApiHandle {
         facts: facts(&config, &listening, shards, kernel, &certificates, &mut degraded),

@@ -190,6 +190,7 @@ async fn the_end_of_a_replaced_tunnel_is_not_the_end_of_its_successor() {
         real_address: old.real_address,
         since: 0,
         up: true,
+        suspect: false,
         info: old.session.info(),
         queued_bytes: 0,
         queue_drops: 0,

@@ -35,10 +35,10 @@ pub struct Limits {
     pub queue_bytes_total: usize,
     /// Connections to the control socket at once.
     pub control_connections: usize,
+    /// Connections to routers (dials) at once.
+    pub dials: usize,
     /// Event streams over the control socket at once.
     pub control_streams: usize,
-    /// Dialled connections to routers over the control socket at once.
-    pub control_dials: usize,
     /// Longest body of a control request.
     pub control_body_bytes: usize,
 }
@@ -59,8 +59,8 @@ impl Limits {
         let unauthenticated_per_source = count("unauthenticated_per_source", 512, 1..=1_000_000);
         let handshakes_per_greeter = count("handshakes_per_greeter", 64, 1..=4096);
         let control_connections = count("control_connections", 256, 4..=65_536);
+        let dials = count("dials", 1024, 1..=65_536);
         let control_streams = count("control_streams", 128, 2..=65_536);
-        let control_dials = count("control_dials", 2048, 2..=65_536);
         let listen_backlog = count("listen_backlog", 4096, 1..=65_535);
         let mut bytes = |key, default, range| {
             usize::try_from(section.size(key, default, range)).unwrap_or(usize::MAX)
@@ -91,8 +91,8 @@ impl Limits {
             queue_bytes,
             queue_bytes_total,
             control_connections,
+            dials,
             control_streams,
-            control_dials,
             control_body_bytes,
         };
         section.finish();

@@ -201,6 +201,8 @@ pub struct Keepalive {
     pub ping: Duration,
     /// A peer that has pinged is dead after this long without a packet; whole seconds.
     pub restart: Duration,
+    /// A router that acknowledges nothing for this long is suspect; whole seconds.
+    pub suspect: Duration,
 }
 
 /// A host port that routers may reach.

@@ -99,6 +99,7 @@ fn every_key_is_read() {
         [keepalive]
         ping = "10s"
         restart = "1m"
+        suspect = "9s"
         [isolation]
         allow = ["udp/514", "tcp/9"]
         [threads]
@@ -129,8 +130,8 @@ fn every_key_is_read() {
         queue_bytes = "64KiB"
         queue_bytes_total = "16MiB"
         control_connections = 16
+        dials = 50
         control_streams = 8
-        control_dials = 8
         control_body_bytes = "16KiB"
     "#;
     let config = Config::parse(text, dir.path(), &[]).unwrap();

@@ -20,6 +20,8 @@ pub enum ErrorCode {
     RouterNotFound,
     /// 404: this router has no tunnel now.
     TunnelNotFound,
+    /// 404: this router is not banned.
+    BanNotFound,
     /// 404: no segment of the audit trail has this number.
     SegmentNotFound,
     /// 405: the path exists, the method does not.
@@ -34,6 +36,8 @@ pub enum ErrorCode {
     CertificateTaken,
     /// 409: another router has this address, or it is in quarantine.
     AddressTaken,
+    /// 409: the router has another session than the one that was asked for.
+    GenerationChanged,
     /// 409: the segment of the audit trail is not ready for this; the message says what comes first.
     SegmentNotReady,
     /// 413: the body is longer than what is accepted.
@@ -42,8 +46,16 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     /// 422: a field has a value that cannot be accepted; `field` names it.
     Invalid,
+    /// 426: this path answers only to a request that asks for an upgrade.
+    UpgradeRequired,
     /// 500: a fault of ours; the log has more.
     Internal,
+    /// 501: this concentrator is not set up for it.
+    NotOffered,
+    /// 502: the router refuses the connection.
+    DialRefused,
+    /// 502: the router, or a host on the way, says that it cannot be reached.
+    DialUnreachable,
     /// 503: too many connections or requests; ask again.
     Busy,
     /// 503: the concentrator is starting or stopping.
@@ -54,6 +66,8 @@ pub enum ErrorCode {
     PoolFull,
     /// 504: the concentrator gave no answer in time.
     Timeout,
+    /// 504: the router did not answer in time.
+    DialTimeout,
     /// A code that this version does not know (client side only).
     #[serde(other)]
     Unknown,
@@ -67,6 +81,7 @@ impl ErrorCode {
         Self::NotFound,
         Self::RouterNotFound,
         Self::TunnelNotFound,
+        Self::BanNotFound,
         Self::SegmentNotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
@@ -74,16 +89,22 @@ impl ErrorCode {
         Self::UsernameTaken,
         Self::CertificateTaken,
         Self::AddressTaken,
+        Self::GenerationChanged,
         Self::SegmentNotReady,
         Self::TooLarge,
         Self::UnsupportedMediaType,
         Self::Invalid,
+        Self::UpgradeRequired,
         Self::Internal,
+        Self::NotOffered,
+        Self::DialRefused,
+        Self::DialUnreachable,
         Self::Busy,
         Self::Unavailable,
         Self::StoreDegraded,
         Self::PoolFull,
         Self::Timeout,
+        Self::DialTimeout,
     ];
 
     /// The name in documents.
@@ -100,6 +121,7 @@ impl ErrorCode {
             Self::NotFound
             | Self::RouterNotFound
             | Self::TunnelNotFound
+            | Self::BanNotFound
             | Self::SegmentNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,
@@ -107,13 +129,17 @@ impl ErrorCode {
             | Self::UsernameTaken
             | Self::CertificateTaken
             | Self::AddressTaken
+            | Self::GenerationChanged
             | Self::SegmentNotReady => 409,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::Invalid => 422,
+            Self::UpgradeRequired => 426,
             Self::Internal | Self::Unknown => 500,
+            Self::NotOffered => 501,
+            Self::DialRefused | Self::DialUnreachable => 502,
             Self::Busy | Self::Unavailable | Self::StoreDegraded | Self::PoolFull => 503,
-            Self::Timeout => 504,
+            Self::Timeout | Self::DialTimeout => 504,
         }
     }
 }
@@ -146,16 +172,24 @@ impl ApiError {
         Self::field(ErrorCode::Invalid, field, message)
     }
 
-    /// What implements the handle does not do this.
-    pub fn not_offered() -> Self {
-        Self::new(ErrorCode::Unavailable, "this concentrator does not offer that")
-    }
-
     /// No router of this name. `name` is escaped.
     pub fn router_not_found(name: &str) -> Self {
         Self::new(
             ErrorCode::RouterNotFound,
             format!("there is no router \"{}\"", name.escape_default()),
+        )
+    }
+
+    /// Something that this concentrator, or this implementation, does not do.
+    pub fn not_offered() -> Self {
+        Self::new(ErrorCode::NotOffered, "this concentrator does not offer that")
+    }
+
+    /// The router exists or not, it is not banned. `name` is escaped.
+    pub fn ban_not_found(name: &str) -> Self {
+        Self::new(
+            ErrorCode::BanNotFound,
+            format!("the router \"{}\" is not banned", name.escape_default()),
         )
     }
 

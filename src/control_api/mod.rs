@@ -13,6 +13,8 @@ pub mod handle;
 #[cfg(feature = "control-api")]
 pub mod permission;
 #[cfg(feature = "control-api")]
+mod relay;
+#[cfg(feature = "control-api")]
 mod reserve;
 #[cfg(feature = "control-api")]
 mod routes;

@@ -36,7 +36,6 @@ impl Class {
 pub(super) struct Places {
     pub(super) requests: usize,
     pub(super) streams: usize,
-    pub(super) dials: usize,
 }
 
 /// All places.
@@ -85,7 +84,8 @@ pub(super) struct Serving(Seat);
 impl Seats {
     pub(super) fn new(places: Places, now: Instant) -> Self {
         Self(Arc::new(Shared {
-            places: [places.requests, places.streams, places.dials],
+            // Dials are counted by whoever makes them.
+            places: [places.requests, places.streams, usize::MAX],
             began: now,
             table: Mutex::default(),
         }))
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
     use crate::telemetry::clock;
 
-    const PLACES: Places = Places { requests: 4, streams: 4, dials: 2 };
+    const PLACES: Places = Places { requests: 4, streams: 4 };
 
     fn seats() -> (Seats, Instant) {
         let now = clock::now();

@@ -39,8 +39,6 @@ pub struct ServerLimits {
     pub connections: usize,
     /// Event streams at once, likewise.
     pub streams: usize,
-    /// Dialled streams to routers at once, likewise.
-    pub dials: usize,
     /// Longest body of a request.
     pub body_bytes: usize,
     /// For the head of a request, and between two requests.
@@ -59,7 +57,6 @@ impl ServerLimits {
         Self {
             connections,
             streams: 128,
-            dials: 2048,
             body_bytes,
             head: Duration::from_secs(30),
             body: Duration::from_secs(10),
@@ -126,16 +123,17 @@ pub async fn serve_with(
         Some(socket) => Some(UnixListener::from_std(socket.listener()?)?),
         None => None,
     };
-    let places =
-        Places { requests: limits.connections, streams: limits.streams, dials: limits.dials };
+    let places = Places { requests: limits.connections, streams: limits.streams };
+    let (stop, stopped) = watch::channel(false);
+    let shared =
+        routes::Shared { handle, limits, rules: Arc::new(rules), stopped: stopped.clone() };
     let mut server = Server {
-        app: routes::router(routes::Shared { handle, limits, rules: Arc::new(rules) }),
+        app: routes::router(shared),
         seats: Seats::new(places, clock::now()),
         reserve: Reserve::new(),
         limits,
         connections: JoinSet::new(),
     };
-    let (stop, stopped) = watch::channel(false);
     tokio::pin!(shutdown);
     loop {
         tokio::select! {

@@ -33,6 +33,11 @@ impl<S> Stall<S> {
         }
     }
 
+    /// The stream itself, without a limit to its patience.
+    pub(super) fn into_inner(self) -> S {
+        self.inner
+    }
+
     fn judge<T>(
         &mut self,
         context: &mut Context<'_>,

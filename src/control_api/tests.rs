@@ -22,7 +22,7 @@ use super::permission::Door;
 use super::seats::{Places, Seats};
 use super::server::{Connection, ServerLimits, serve};
 use super::socket::ControlSocket;
-use super::types::{Login, NewRouter, RouterPatch, SecretText};
+use super::types::{Login, NewRouter, RouterPatch, SecretText, TunnelQuery};
 use super::{ApiError, ErrorCode, Handle};
 use crate::sys::cred::effective_uid;
 use crate::telemetry::clock;
@@ -113,7 +113,7 @@ async fn a_router_lives_from_add_to_remove() {
         other => panic!("{other:?}"),
     }
     assert_eq!(client.status().await.unwrap(), status());
-    client.disconnect("r0").await.unwrap();
+    client.disconnect("r0", None).await.unwrap();
     assert_eq!(client.tunnel("r0").await.unwrap(), tunnel("r0"));
     running.end().await;
 }
@@ -373,7 +373,7 @@ async fn a_client_that_never_reads_is_let_go() {
     }
     let answered = tokio::time::timeout(PATIENCE, async {
         loop {
-            match running.client().tunnels().await {
+            match running.client().tunnels(&TunnelQuery::default()).await {
                 Ok(tunnels) => break tunnels.len(),
                 Err(_) => tokio::task::yield_now().await,
             }
@@ -579,10 +579,11 @@ async fn nothing_is_answered_before_the_permission_check() {
         handle: Arc::new(fake),
         rules: Arc::default(),
         limits: ServerLimits::default(),
+        stopped: tokio::sync::watch::channel(false).1,
     });
     let peer = super::permission::Peer { uid: 54_321, gid: 54_321, pid: None, gids: vec![54_321] };
     let door = Door { path: "/s".into(), uid: 990, gid: 991, read_only: false };
-    let places = Places { requests: 4, streams: 2, dials: 2 };
+    let places = Places { requests: 4, streams: 2 };
     let seat = Seats::new(places, clock::now()).enter(54_321, clock::now()).unwrap();
     let connection = Connection { peer: Arc::new(peer), door: Arc::new(door), seat };
     let app = app.layer(axum::Extension(connection));
@@ -596,6 +597,11 @@ async fn nothing_is_answered_before_the_permission_check() {
         ("GET", "/v1/tunnels"),
         ("GET", "/v1/tunnels/a"),
         ("DELETE", "/v1/tunnels/a"),
+        ("GET", "/v1/tunnels/a/dial?port=22"),
+        ("POST", "/v1/tunnels/a/dial?port=22"),
+        ("GET", "/v1/bans"),
+        ("PUT", "/v1/bans/a"),
+        ("DELETE", "/v1/bans/a"),
         ("GET", "/nowhere"),
         ("PUT", "/v1/status"),
         ("GET", "/v1/status?x=1"),

@@ -67,6 +67,8 @@ impl PacketBatch {
 pub enum Cut {
     /// An operator disconnected it; the router may come back.
     Disconnected,
+    /// An operator disconnected it and keeps it out for a while.
+    Banned,
     /// The account was disabled.
     Disabled,
     /// The account was removed.
@@ -82,6 +84,7 @@ impl Cut {
     pub fn code(self) -> &'static str {
         match self {
             Self::Disconnected => "disconnected_by_operator",
+            Self::Banned => "banned",
             Self::Disabled => "account_disabled",
             Self::Removed => "account_removed",
             Self::CertificateRevoked => "certificate_revoked",
@@ -99,6 +102,8 @@ pub struct ShardSettings {
     pub queue_bytes: u32,
     /// `TCP_USER_TIMEOUT` of tunnels that come from now on.
     pub user_timeout: Duration,
+    /// A router that has acknowledged nothing for so long is suspect; for newcomers.
+    pub suspect_after: Duration,
 }
 
 /// What a shard can be told.
@@ -109,12 +114,12 @@ pub enum ShardMessage {
     Packets(PacketBatch),
     /// The answer of a TLS engine, for the client that holds this address.
     TlsAnswer(ClientId, Ipv4Addr, TlsAnswer),
-    /// End the tunnel that holds this address.
-    Cut(Ipv4Addr, Cut),
+    /// End the tunnel that holds this address, then say so: no packet passes any more.
+    Cut(Ipv4Addr, Cut, Option<Box<dyn FnOnce() + Send>>),
     /// Work with these settings from now on.
     Settings(Box<ShardSettings>),
-    /// Describe the tunnel that holds this address, or all of them.
-    Report(Option<Ipv4Addr>, Box<dyn FnOnce(Vec<TunnelReport>) + Send>),
+    /// Describe the tunnels that hold these addresses.
+    Report(Box<[Ipv4Addr]>, Box<dyn FnOnce(Vec<TunnelReport>) + Send>),
     /// Say how many packets had which outcome.
     Totals(Box<dyn FnOnce(Counters) + Send>),
     /// End every tunnel and the thread.
@@ -136,6 +141,8 @@ pub struct TunnelReport {
     pub since: u64,
     /// True once packets can flow both ways.
     pub up: bool,
+    /// True while the router doesn't acknowledge what its outer connection is sent.
+    pub suspect: bool,
     /// What the session knows.
     pub info: SessionInfo,
     /// Plaintext bytes that wait for the socket.
@@ -162,6 +169,10 @@ pub trait ShardServices: Send + Sync {
     fn up(&self, report: TunnelReport);
     /// The tunnel has ended; `reason` is a stable name.
     fn down(&self, report: TunnelReport, reason: &'static str);
+    /// The router acknowledges nothing any more; the tunnel is still there.
+    fn suspect(&self, report: TunnelReport);
+    /// A suspect router has been heard again.
+    fn recovered(&self, report: TunnelReport);
 }
 
 #[cfg(test)]

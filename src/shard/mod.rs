@@ -8,6 +8,7 @@
 
 mod message;
 mod run;
+mod suspicion;
 mod tunnel;
 mod wheel;
 
@@ -50,6 +51,8 @@ pub struct ShardConfig {
 pub struct ShardCounters {
     /// Tunnels.
     pub tunnels: AtomicUsize,
+    /// Tunnels whose router doesn't acknowledge.
+    pub suspect: AtomicUsize,
     /// Packets read from the TUN queue.
     pub host_packets: AtomicU64,
     /// Bytes of those.

@@ -24,6 +24,7 @@ use crate::telemetry::clock;
 use crate::tun::Queue;
 
 use super::message::{Arrival, Cut, PacketBatch, ShardMessage, ShardServices};
+use super::suspicion::{Suspicion, Turn};
 use super::tunnel::{FlushBuffers, MAX_UNSENT_BYTES, Tunnel};
 use super::wheel::Wheel;
 use super::{ShardConfig, ShardCounters, owner_of};
@@ -264,7 +265,10 @@ impl Shard {
         });
         match result {
             Ok(()) => self.settle(key),
-            Err(error) => self.fail(key, &error),
+            Err(error) => return self.fail(key, &error),
+        }
+        if let Some(tunnel) = self.tunnels.get_mut(key) {
+            tunnel.suspicion.heard(now);
         }
     }
 
@@ -319,7 +323,7 @@ impl Shard {
                     self.packet_for_router(now, packet);
                 }
             }
-            ShardMessage::Arrival(arrival) => self.arrive(*arrival),
+            ShardMessage::Arrival(arrival) => self.arrive(now, *arrival),
             ShardMessage::TlsAnswer(client, address, answer) => {
                 let Some(key) = self.find(client, address) else { return };
                 let Some(tunnel) = self.tunnels.get_mut(key) else { return };
@@ -328,16 +332,16 @@ impl Shard {
                     Err(error) => self.fail(key, &error),
                 }
             }
-            ShardMessage::Cut(address, cut) => self.cut(now, address, cut),
-            ShardMessage::Report(address, reply) => {
-                let reports = match address {
-                    Some(address) => {
-                        let tunnel = self.key_of(address).and_then(|key| self.tunnels.get(key));
-                        tunnel.map(|tunnel| tunnel.report(now)).into_iter().collect()
-                    }
-                    None => self.tunnels.iter().map(|(_, tunnel)| tunnel.report(now)).collect(),
-                };
-                reply(reports);
+            ShardMessage::Cut(address, cut, done) => {
+                self.cut(now, address, cut);
+                if let Some(done) = done {
+                    done();
+                }
+            }
+            ShardMessage::Report(addresses, reply) => {
+                let keys = addresses.iter().filter_map(|address| self.key_of(*address));
+                let tunnels = keys.filter_map(|key| self.tunnels.get(key));
+                reply(tunnels.map(|tunnel| tunnel.report(now)).collect());
             }
             ShardMessage::Settings(settings) => self.config.settings = *settings,
             ShardMessage::Totals(reply) => reply(self.judged.clone()),
@@ -357,16 +361,18 @@ impl Shard {
     }
 
     /// A tunnel moves in. Whoever holds its address leaves in the same step.
-    fn arrive(&mut self, arrival: Arrival) {
+    fn arrive(&mut self, now: Instant, arrival: Arrival) {
         let address = arrival.assignment.address;
         debug_assert_eq!(owner_of(address, self.config.count), self.config.index);
         if let Some(old) = self.key_of(address) {
             self.close(old, "replaced_by_new_login");
         }
         let fd = arrival.socket.as_fd();
-        // Without these two the tunnel works, with more delay.
+        // Without these the tunnel works, with more delay.
         let _ = socket::set_notsent_lowat(fd, NOTSENT_LOWAT_BYTES);
         let _ = socket::set_user_timeout(fd, self.config.settings.user_timeout);
+        let patience = self.config.settings.suspect_after;
+        let _ = socket::set_keepalive(fd, patience * 2 / 3, patience / 6);
         let entry = self.tunnels.vacant_entry();
         let key = entry.key();
         let watched = self.epoll.add(fd, key as u64, Interest::READ);
@@ -388,6 +394,8 @@ impl Shard {
             wants_write: false,
             up: false,
             dirty: false,
+            suspicion: Suspicion::new(now, patience),
+            written_at: now,
             timer_at: None,
             timer_generation: 0,
             judged: Counters::default(),
@@ -410,7 +418,7 @@ impl Shard {
     fn cut(&mut self, now: Instant, address: Ipv4Addr, cut: Cut) {
         let Some(key) = self.key_of(address) else { return };
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        if cut == Cut::Disconnected {
+        if matches!(cut, Cut::Disconnected | Cut::Banned) {
             // RESTART reaches the router only while a TLS engine lives; then the session closes.
             tunnel.session.shut(now, Shut::Restart);
             self.settle(key);
@@ -427,6 +435,10 @@ impl Shard {
             return;
         }
         tunnel.timer_at = None;
+        if tunnel.suspicion.look_at() <= now {
+            self.look(now, key);
+        }
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         let result = if tunnel.session.poll_timeout().is_some_and(|at| at <= now) {
             tunnel.session.handle_timeout(now, &mut self.rng)
         } else {
@@ -435,6 +447,31 @@ impl Shard {
         match result {
             Ok(()) => self.settle(key),
             Err(error) => self.fail(key, &error),
+        }
+    }
+
+    /// Asks the kernel whether the router still acknowledges.
+    fn look(&mut self, now: Instant, key: usize) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        // A socket that can't be asked is about to report why.
+        let Ok(tcp) = socket::tcp_info(tunnel.socket.as_fd()) else {
+            tunnel.suspicion.postpone(now);
+            return;
+        };
+        match tunnel.suspicion.look(now, &tcp, tunnel.written_at) {
+            None => {}
+            Some(Turn::Suspect) => {
+                self.counters.suspect.fetch_add(1, Ordering::Relaxed);
+                if tunnel.up {
+                    self.services.suspect(tunnel.report(now));
+                }
+            }
+            Some(Turn::Recovered) => {
+                self.counters.suspect.fetch_sub(1, Ordering::Relaxed);
+                if tunnel.up {
+                    self.services.recovered(tunnel.report(now));
+                }
+            }
         }
     }
 
@@ -472,10 +509,11 @@ impl Shard {
         self.dirty = dirty;
     }
 
-    /// Puts the session's next deadline on the wheel, unless an earlier look is planned anyway.
+    /// Puts the next deadline of session or watch on the wheel, unless an earlier look is planned anyway.
     fn schedule(&mut self, key: usize) {
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
-        let Some(at) = tunnel.session.poll_timeout() else { return };
+        let look = tunnel.suspicion.look_at();
+        let at = tunnel.session.poll_timeout().map_or(look, |at| at.min(look));
         if tunnel.timer_at.is_none_or(|planned| at < planned) {
             tunnel.timer_generation = tunnel.timer_generation.wrapping_add(1);
             tunnel.timer_at = Some(at);
@@ -488,6 +526,9 @@ impl Shard {
         let _ = self.epoll.remove(tunnel.socket.as_fd());
         self.routes.remove_if(tunnel.assignment.address, u32::try_from(key).unwrap_or(u32::MAX));
         self.counters.tunnels.fetch_sub(1, Ordering::Relaxed);
+        if tunnel.suspicion.is_suspect() {
+            self.counters.suspect.fetch_sub(1, Ordering::Relaxed);
+        }
         self.counters.closed.note(reason);
         self.services.forget(tunnel.greeter, tunnel.client);
         self.services.down(tunnel.report(clock::now()), reason);

@@ -15,6 +15,7 @@ use crate::proto::session::{Assignment, Identity, Session};
 use crate::sys::socket;
 
 use super::message::TunnelReport;
+use super::suspicion::Suspicion;
 
 /// Sealed ahead of the socket while it keeps up.
 const SEAL_FAST_BYTES: usize = 64 * 1024;
@@ -45,6 +46,10 @@ pub(super) struct Tunnel {
     pub(super) up: bool,
     /// Listed among the tunnels to flush at the end of this turn.
     pub(super) dirty: bool,
+    /// Whether the router is still there.
+    pub(super) suspicion: Suspicion,
+    /// When the socket last took something.
+    pub(super) written_at: Instant,
     /// Deadline of the live entry in the timer wheel.
     pub(super) timer_at: Option<Instant>,
     pub(super) timer_generation: u32,
@@ -74,6 +79,7 @@ impl Tunnel {
         loop {
             if !self.unsent.is_empty() {
                 let written = write_some(&mut self.socket, &self.unsent)?;
+                self.written_at = if written > 0 { now } else { self.written_at };
                 if written < self.unsent.len() {
                     self.unsent.drain(..written);
                     self.congested = true;
@@ -94,6 +100,7 @@ impl Tunnel {
                 return Ok(());
             }
             let written = write_some(&mut self.socket, &buffers.sealed)?;
+            self.written_at = if written > 0 { now } else { self.written_at };
             if let Some(rest) = buffers.sealed.get(written..).filter(|rest| !rest.is_empty()) {
                 self.unsent.extend_from_slice(rest);
                 self.congested = true;
@@ -113,6 +120,7 @@ impl Tunnel {
             real_address: self.real_address,
             since: self.since,
             up: self.up,
+            suspect: self.suspicion.is_suspect(),
             info: self.session.info(),
             as_of: now,
             queued_bytes: queue.queued_bytes,

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use tunnelhead::control_api::types::{
     CreatedRouter, List, ListenerStatus, NewRouter, PoolStatus, RouterPatch, RouterView,
-    SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelView,
+    SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelFilter, TunnelView,
 };
 use tunnelhead::control_api::{
     Answer, ApiError, Audit, ErrorCode, Events, History, Logins, Operations, Routers, Scope,
@@ -47,6 +47,9 @@ fn view(new: &NewRouter) -> RouterView {
 fn tunnel(number: usize) -> TunnelView {
     TunnelView {
         router: format!("r{number}"),
+        generation: 1,
+        tenant: None,
+        tags: Vec::new(),
         address: Ipv4Addr::new(100, 64, 1, u8::try_from(number).unwrap()),
         real_address: "192.0.2.1:40000".parse().unwrap(),
         state: "up".into(),
@@ -65,6 +68,11 @@ fn tunnel(number: usize) -> TunnelView {
         queued_bytes: 0,
         rtt_us: None,
         retransmits: None,
+        silent_ms: None,
+        dials_open: 0,
+        dials_total: 0,
+        dial_rx_bytes: 0,
+        dial_tx_bytes: 0,
     }
 }
 
@@ -159,7 +167,7 @@ impl Routers for Cardboard {
 }
 
 impl Tunnels for Cardboard {
-    fn list_tunnels(&self, _: &Scope) -> Answer<'_, List<TunnelView>> {
+    fn list_tunnels(&self, _: &Scope, _: TunnelFilter) -> Answer<'_, List<TunnelView>> {
         Box::pin(async { Ok(List::complete(0, (0..self.tunnels).map(tunnel).collect())) })
     }
 
@@ -169,7 +177,7 @@ impl Tunnels for Cardboard {
         Box::pin(async { result })
     }
 
-    fn disconnect(&self, _: &Scope, name: &str) -> Answer<'_, ()> {
+    fn disconnect(&self, _: &Scope, name: &str, _: Option<u64>) -> Answer<'_, ()> {
         let found = (0..self.tunnels).map(tunnel).any(|one| one.router == name);
         let result = if found { Ok(()) } else { Err(ApiError::tunnel_not_found(name)) };
         Box::pin(async { result })

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tunnelhead::control_api::client::Client;
-use tunnelhead::control_api::types::{CreatedRouter, NewRouter, Status, TunnelView};
+use tunnelhead::control_api::types::{CreatedRouter, NewRouter, Status, TunnelQuery, TunnelView};
 
 use crate::lab::{CONCENTRATOR, Lab};
 use crate::support::eventually;
@@ -78,7 +78,7 @@ impl<'a> Binary<'a> {
     }
 
     pub(crate) fn tunnels(&self) -> Vec<TunnelView> {
-        self.runtime.block_on(self.client.tunnels()).expect("the tunnels")
+        self.runtime.block_on(self.client.tunnels(&TunnelQuery::default())).expect("the tunnels")
     }
 
     /// Memory that the process occupies, bytes.

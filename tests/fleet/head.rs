@@ -8,7 +8,9 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tunnelhead::concentrator::{Authenticator, Concentrator, TunSource};
 use tunnelhead::config::{Config, Listener};
-use tunnelhead::control_api::types::{CreatedRouter, NewRouter, RouterPatch, Status, TunnelView};
+use tunnelhead::control_api::types::{
+    CreatedRouter, NewRouter, RouterPatch, Status, TunnelFilter, TunnelView,
+};
 use tunnelhead::control_api::{ApiError, Handle, Scope};
 use tunnelhead::store::MemoryStore;
 use tunnelhead::testing::fleet::{Host, Member};
@@ -108,7 +110,9 @@ impl Head {
     }
 
     pub(crate) fn disconnect(&self, name: &str) {
-        self.runtime.block_on(self.handle.disconnect(&Scope::All, name)).expect("a disconnect");
+        self.runtime
+            .block_on(self.handle.disconnect(&Scope::All, name, None))
+            .expect("a disconnect");
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -126,7 +130,10 @@ impl Head {
     }
 
     pub(crate) fn tunnels(&self) -> Vec<TunnelView> {
-        self.runtime.block_on(self.handle.list_tunnels(&Scope::All)).expect("the tunnels").items
+        self.runtime
+            .block_on(self.handle.list_tunnels(&Scope::All, TunnelFilter::ALL))
+            .expect("the tunnels")
+            .items
     }
 
     pub(crate) fn tunnel(&self, name: &str) -> Option<TunnelView> {

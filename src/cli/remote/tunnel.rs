@@ -8,13 +8,13 @@ use super::Remote;
 use crate::cli::Outcome;
 use crate::cli::arguments::{Named, TunnelCommand};
 use crate::cli::output::{bytes, duration, facts, or_dash, print, print_json, table};
-use crate::control_api::types::TunnelView;
+use crate::control_api::types::{TunnelQuery, TunnelView};
 
 impl Remote {
     pub(in crate::cli) async fn tunnel(&self, command: TunnelCommand) -> Outcome {
         match command {
             TunnelCommand::List => {
-                let all = self.client.tunnels().await?;
+                let all = self.client.tunnels(&TunnelQuery::default()).await?;
                 if self.json { print_json(&all)? } else { print(&tunnels(&all))? }
             }
             TunnelCommand::Show(Named { name }) => {
@@ -22,7 +22,7 @@ impl Remote {
                 if self.json { print_json(&one)? } else { print(&tunnel(&one))? }
             }
             TunnelCommand::Disconnect(Named { name }) => {
-                self.client.disconnect(&name).await?;
+                self.client.disconnect(&name, None).await?;
                 let document = json!({"router": name, "disconnected": true});
                 self.done(&document, &format!("the tunnel of {name} is cut"))?;
             }

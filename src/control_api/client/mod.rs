@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::error::ApiError;
+use super::error::{ApiError, ErrorCode};
 use super::types::check_name;
 
 /// Longest answer that is read: 100,000 routers and more.
@@ -149,6 +149,35 @@ impl Client {
     fn broken(&self, reason: &impl ToString) -> ClientError {
         ClientError::Broken { path: self.path.clone(), reason: reason.to_string() }
     }
+}
+
+/// A path with the fields of `query` that are set as parameters.
+fn with_query(path: &str, query: &impl Serialize) -> Result<String, ClientError> {
+    let fields = serde_json::to_value(query).map_err(|error| {
+        ApiError::new(ErrorCode::Internal, format!("the parameters cannot be written: {error}"))
+    })?;
+    let mut text = path.to_owned();
+    let mut mark = '?';
+    for (name, value) in fields.as_object().into_iter().flatten() {
+        let value = match value {
+            serde_json::Value::Null => continue,
+            serde_json::Value::String(value) => value.clone(),
+            other => other.to_string(),
+        };
+        text.push(mark);
+        text.push_str(name);
+        text.push('=');
+        for byte in value.bytes() {
+            // Source: RFC 3986, unreserved characters.
+            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                text.push(char::from(byte));
+            } else {
+                text.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        mark = '&';
+    }
+    Ok(text)
 }
 
 /// A name that no router can have is not sent: it could be another path.

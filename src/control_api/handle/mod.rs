@@ -21,7 +21,7 @@ pub use logins::Logins;
 pub use operations::Operations;
 pub use routers::Routers;
 pub use store::StoreKeeping;
-pub use tunnels::Tunnels;
+pub use tunnels::{Connection, Dialled, Traffic, Tunnels};
 
 /// A boxed answer, so that the traits can be used as `dyn Handle`.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;

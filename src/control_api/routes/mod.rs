@@ -5,7 +5,9 @@
 //! operation is the one source of who may use it.
 
 mod audit;
+mod bans;
 mod body;
+mod dial;
 mod operations;
 mod record;
 mod rights;
@@ -19,6 +21,7 @@ use axum::http::Method;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
+use tokio::sync::watch;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -38,6 +41,8 @@ pub(super) struct Shared {
     pub(super) handle: Arc<dyn Handle>,
     pub(super) rules: Arc<Rules>,
     pub(super) limits: ServerLimits,
+    /// True once the server stops.
+    pub(super) stopped: watch::Receiver<bool>,
 }
 
 /// Every path with its handlers and its part of the document.
@@ -47,6 +52,8 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(operations::routes())
         .merge(routers::routes())
         .merge(tunnels::routes())
+        .merge(dial::routes())
+        .merge(bans::routes())
 }
 
 /// The OpenAPI document of this version.

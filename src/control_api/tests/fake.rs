@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use crate::control_api::types::{
     CreatedRouter, List, NewRouter, PoolStatus, RouterPatch, RouterView, SecretText, Status,
-    StoreStatus, Timestamp, TunStatus, TunnelView,
+    StoreStatus, Timestamp, TunStatus, TunnelFilter, TunnelView,
 };
 use crate::control_api::{
     Answer, ApiError, Audit, ErrorCode, Events, History, Logins, Operations, Routers, Scope,
@@ -42,6 +42,9 @@ fn view(new: &NewRouter) -> RouterView {
 pub(super) fn tunnel(router: &str) -> TunnelView {
     TunnelView {
         router: router.to_owned(),
+        generation: 1,
+        tenant: None,
+        tags: Vec::new(),
         address: Ipv4Addr::new(100, 64, 1, 2),
         real_address: "192.0.2.1:40000".parse().unwrap(),
         state: "up".into(),
@@ -60,6 +63,11 @@ pub(super) fn tunnel(router: &str) -> TunnelView {
         queued_bytes: 0,
         rtt_us: None,
         retransmits: None,
+        silent_ms: None,
+        dials_open: 0,
+        dials_total: 0,
+        dial_rx_bytes: 0,
+        dial_tx_bytes: 0,
     }
 }
 
@@ -153,7 +161,7 @@ impl Routers for Fake {
 }
 
 impl Tunnels for Fake {
-    fn list_tunnels(&self, _: &Scope) -> Answer<'_, List<TunnelView>> {
+    fn list_tunnels(&self, _: &Scope, _: TunnelFilter) -> Answer<'_, List<TunnelView>> {
         Box::pin(async {
             Ok(List::complete(0, (0..self.tunnels).map(|n| tunnel(&format!("r{n}"))).collect()))
         })
@@ -165,7 +173,7 @@ impl Tunnels for Fake {
         Box::pin(async { result })
     }
 
-    fn disconnect(&self, _: &Scope, name: &str) -> Answer<'_, ()> {
+    fn disconnect(&self, _: &Scope, name: &str, _: Option<u64>) -> Answer<'_, ()> {
         let result = if name == "r0" { Ok(()) } else { Err(ApiError::tunnel_not_found(name)) };
         Box::pin(async { result })
     }

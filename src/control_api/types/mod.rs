@@ -3,6 +3,7 @@
 //! concentrator received from the router, "tx" what it sent to it.
 
 mod audit;
+mod page;
 mod router;
 mod status;
 mod tunnel;
@@ -17,12 +18,16 @@ use time::format_description::well_known::Rfc3339;
 use super::error::ApiError;
 
 pub use audit::{AuditCheck, AuditEntry, AuditQuery, AuditSegment};
+pub use page::{MAX_PAGE, Page, PageQuery, name_matches};
 pub use router::{CreatedRouter, Login, NewRouter, RouterPatch, RouterView};
 pub use status::{
     CertificateStatus, Degraded, ListenerStatus, PoolStatus, ShardStatus, Status, StoreStatus,
     TunStatus,
 };
-pub use tunnel::TunnelView;
+pub use tunnel::{
+    BanView, DialQuery, DialTo, DisconnectQuery, MAX_BAN_SECONDS, NewBan, TunnelFilter,
+    TunnelQuery, TunnelView, check_ban,
+};
 
 /// Longest accepted router NAME, in bytes.
 pub const MAX_NAME_BYTES: usize = 63;
