@@ -220,7 +220,7 @@ fn changes_that_break_a_client_are_found() {
     let mut more = thing.clone();
     more["properties"]["m"] = json!({"type": "string"});
     more["properties"]["w"]["enum"] = json!(["a", "b", "c"]);
-    assert_eq!(broken_promises(&old, &document(operation.clone(), more)), [String::new(); 0]);
+    assert!(broken_promises(&old, &document(operation.clone(), more)).is_empty());
 
     let changed = |change: &dyn Fn(&mut Value, &mut Value)| {
         let (mut operation, mut thing) = (operation.clone(), thing.clone());
