@@ -15,7 +15,10 @@ use crate::lease;
 use crate::proto::ClientId;
 use crate::proto::session::{Assignment, Identity, Session, WrapConfig};
 use crate::shard::{Cut, ShardServices as _, TunnelReport};
-use crate::store::{Change, Done, MemoryStore, Snapshot, Store, StoreError, StoreHealth};
+use crate::store::{
+    AuditRecord, AuditSeal, Change, Done, Holding, MemoryStore, SessionQuery, SessionRecord,
+    Snapshot, Store, StoreError, StoreHealth,
+};
 use crate::telemetry::clock;
 use crate::testing::world::{random, server_config};
 use crate::tun::{Queue, memory};
@@ -63,6 +66,36 @@ impl Store for SlowStore {
     fn health(&self) -> StoreHealth {
         self.inner.health()
     }
+
+    fn sessions(&self, query: &SessionQuery) -> Result<Vec<SessionRecord>, StoreError> {
+        self.inner.sessions(query)
+    }
+
+    fn session_at(&self, address: Ipv4Addr, at: u64) -> Result<Option<SessionRecord>, StoreError> {
+        self.inner.session_at(address, at)
+    }
+
+    fn holder_at(&self, address: Ipv4Addr, at: u64) -> Result<Option<Holding>, StoreError> {
+        self.inner.holder_at(address, at)
+    }
+
+    fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditRecord>, StoreError> {
+        self.inner.audit(after, limit)
+    }
+
+    fn audit_seals(&self) -> Result<Vec<AuditSeal>, StoreError> {
+        self.inner.audit_seals()
+    }
+
+    fn check(&self) -> Result<Vec<String>, StoreError> {
+        self.inner.check()
+    }
+
+    fn back_up(&self, to: &Path, at: u64) -> Result<u64, StoreError> {
+        self.inner.back_up(to, at)
+    }
+
+    fn copies_kept(&self, _: u64, _: u64) {}
 
     fn flush(&self) {}
 

@@ -44,6 +44,14 @@ pub enum LeaseError {
         /// Addresses in quarantine.
         quarantined: u64,
     },
+    /// It is not known which addresses are free.
+    #[error(
+        "it is not known which addresses were given before the state was recovered; until {until}          (unix time) the pool gives none, but an operator can name one"
+    )]
+    Unknown {
+        /// End of the quarantine, in seconds since 1970-01-01 UTC.
+        until: u64,
+    },
     /// Not an address that a router may have.
     #[error(
         "{0} is not an address for a router: outside the pool, excluded, or not .2 to .254 of its /24"
@@ -85,6 +93,8 @@ pub struct AddressBook {
     /// Rested addresses, the one that rested longest first.
     free: VecDeque<Ipv4Addr>,
     frontier: u64,
+    /// Until then no address is given that is not known to be the router's.
+    none_before: u64,
     ignored: Vec<LeaseRecord>,
 }
 
@@ -106,6 +116,7 @@ impl AddressBook {
             former: HashMap::new(),
             free: VecDeque::new(),
             frontier: 0,
+            none_before: 0,
             ignored: Vec::new(),
         };
         for record in loaded {
@@ -115,11 +126,18 @@ impl AddressBook {
         Ok(book)
     }
 
+    /// Gives no address to an identity that has none before `unix` (seconds since 1970-01-01 UTC):
+    /// for a state from a copy, when any address may have been given after the copy. An operator
+    /// can still name one.
+    pub fn give_none_before(&mut self, unix: u64) {
+        self.none_before = unix;
+    }
+
     /// The address of `identity`: the one it holds, else the one it gave up if that still rests,
     /// else the next of the order.
     ///
     /// # Errors
-    /// [`LeaseError::PoolFull`]; an ordinary answer.
+    /// [`LeaseError::PoolFull`], an ordinary answer; [`LeaseError::Unknown`].
     pub fn acquire(&mut self, identity: &str, unix: u64) -> Result<Acquired, LeaseError> {
         if let Some(address) = self.address_of(identity) {
             self.touch(identity, unix);
@@ -127,6 +145,9 @@ impl AddressBook {
         }
         self.expire(unix);
         let former = self.former.get(identity).copied();
+        if former.is_none() && unix < self.none_before {
+            return Err(LeaseError::Unknown { until: self.none_before });
+        }
         let Some(address) = former.or_else(|| self.next_free()) else {
             return Err(LeaseError::PoolFull {
                 in_use: self.in_use(),

@@ -23,6 +23,15 @@ pub(super) enum Database {
     ReadOnly(Snapshot),
 }
 
+/// What opening gave.
+pub(super) struct Opened {
+    pub(super) database: Database,
+    /// Why it can only be read.
+    pub(super) degraded: Option<String>,
+    /// The file was empty.
+    pub(super) new: bool,
+}
+
 /// Keeps other processes of ours away from the file.
 pub(super) struct ProcessLock {
     _file: Option<File>,
@@ -99,11 +108,15 @@ pub(super) fn prepare_file(path: &Path) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// It is not ours, newer, damaged, or can not even be read.
-pub(super) fn open(path: &Path) -> Result<(Database, Option<String>), StoreError> {
+pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
     match open_writable(path) {
-        Ok(db) => Ok((Database::Writable(db), None)),
+        Ok((db, new)) => Ok(Opened { database: Database::Writable(db), degraded: None, new }),
         Err(Fault::Unwritable(reason)) => match read_only(path) {
-            Ok(snapshot) => Ok((Database::ReadOnly(snapshot), Some(reason))),
+            Ok(snapshot) => Ok(Opened {
+                database: Database::ReadOnly(snapshot),
+                degraded: Some(reason),
+                new: false,
+            }),
             Err(Fault::Unwritable(_)) => {
                 Err(StoreError::Open { path: path.display().to_string(), reason })
             }
@@ -113,8 +126,9 @@ pub(super) fn open(path: &Path) -> Result<(Database, Option<String>), StoreError
     }
 }
 
-/// Opens the database for writing, checks it, and brings its schema up to date.
-pub(super) fn open_writable(path: &Path) -> Result<Connection, Fault> {
+/// Opens the database for writing, checks it, and brings its schema up to date; true if it was
+/// empty.
+pub(super) fn open_writable(path: &Path) -> Result<(Connection, bool), Fault> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(BUSY_TIMEOUT)?;
@@ -133,20 +147,14 @@ pub(super) fn open_writable(path: &Path) -> Result<Connection, Fault> {
     db.pragma_update(None, "foreign_keys", true)?;
     schema::migrate(&mut db, contents)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-    Ok(db)
+    Ok((db, contents == schema::Contents::Nothing))
 }
 
 /// Reads the database without writing a byte anywhere. A write-ahead log that was left behind is
 /// read too: with locks of no effect and the index of the log in memory. The caller holds the
 /// process lock, or nobody can write.
 pub(super) fn read_only(path: &Path) -> Result<Snapshot, Fault> {
-    let log = with_suffix(path, "-wal").metadata().is_ok_and(|log| log.len() > 0);
-    let how = if log { "mode=ro&vfs=unix-none" } else { "immutable=1" };
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-        | OpenFlags::SQLITE_OPEN_URI
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(uri(path, how), flags)?;
-    db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    let db = connect_read_only(path)?;
     match schema::identify(&db)? {
         schema::Contents::Nothing => Ok(Snapshot::default()),
         schema::Contents::Ours(version) => {
@@ -154,6 +162,18 @@ pub(super) fn read_only(path: &Path) -> Result<Snapshot, Fault> {
             records::load(&db, version)
         }
     }
+}
+
+/// A connection that writes nothing anywhere; nobody else writes to the file either.
+pub(super) fn connect_read_only(path: &Path) -> Result<Connection, Fault> {
+    let log = with_suffix(path, "-wal").metadata().is_ok_and(|log| log.len() > 0);
+    let how = if log { "mode=ro&vfs=unix-none" } else { "immutable=1" };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(uri(path, how), flags)?;
+    db.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    Ok(db)
 }
 
 fn check(db: &Connection) -> Result<(), Fault> {
@@ -175,6 +195,16 @@ fn uri(path: &Path, query: &str) -> String {
     uri
 }
 
+/// Makes a new name in the folder of `path` survive a power cut.
+pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+pub(super) fn owner_only() -> Permissions {
+    Permissions::from_mode(OWNER_ONLY)
+}
+
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
@@ -187,6 +217,6 @@ fn cannot_open(path: &Path, error: &io::Error) -> StoreError {
 
 /// One page of the smallest size. Source: SQLite file format, section 1.3.
 const SMALLEST_DATABASE: u64 = 512;
-const OWNER_ONLY: u32 = 0o600;
+pub(super) const OWNER_ONLY: u32 = 0o600;
 /// How long a write waits for somebody who has the file open with another program.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);

@@ -8,18 +8,26 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::fault::Fault;
-use crate::identity::{Account, StoredSecret};
+use super::{audit, history};
+use crate::identity::{Account, PreviousSecret, StoredSecret};
 use crate::lease::LeaseRecord;
 use crate::store::{Activity, Change, Snapshot};
 
 /// Reads everything from a database of schema `version`; older ones too, for a disk that does not
 /// let us migrate.
 pub(super) fn load(db: &Connection, version: i64) -> Result<Snapshot, Fault> {
+    let since_3 = if version >= 3 {
+        "tenant, tags, note, previous_secret, previous_until, revision"
+    } else {
+        "NULL, '', '', NULL, NULL, 0"
+    };
     let accounts = collect(
         db,
-        "SELECT name, username, secret, login, certificate_cn, cipher, auth, disabled, address,
-                created_at
-         FROM routers ORDER BY name",
+        &format!(
+            "SELECT name, username, secret, login, certificate_cn, cipher, auth, disabled, address,
+                    created_at, {since_3}
+             FROM routers ORDER BY name"
+        ),
         account,
     )?;
     let last_used = if version >= 2 { "last_used_at" } else { "since" };
@@ -38,7 +46,17 @@ pub(super) fn load(db: &Connection, version: i64) -> Result<Snapshot, Fault> {
     } else {
         Vec::new()
     };
-    Ok(Snapshot { accounts, leases, activity })
+    if version < 3 {
+        return Ok(Snapshot { accounts, leases, activity, ..Snapshot::default() });
+    }
+    Ok(Snapshot {
+        accounts,
+        leases,
+        activity,
+        marks: history::marks(db)?,
+        audit_head: audit::head(db)?,
+        audit_seal: audit::newest_seal(db)?,
+    })
 }
 
 /// Makes one change within the transaction that is open on `db`.
@@ -50,6 +68,7 @@ pub(super) fn apply(db: &Connection, change: &Change) -> Result<(), Fault> {
         }
         Change::PutLease(record) => put_lease(db, record)?,
         Change::ReleaseLease { identity, at } => {
+            history::end_holdings(db, identity, *at)?;
             db.prepare_cached(
                 "UPDATE leases SET released_at = ?2, fixed = 0
                  WHERE identity = ?1 AND released_at IS NULL",
@@ -63,6 +82,16 @@ pub(super) fn apply(db: &Connection, change: &Change) -> Result<(), Fault> {
         Change::Touch { identity, at, real_address } => {
             touch(db, identity, *at, *real_address)?;
         }
+        Change::OpenSession(session) | Change::CloseSession(session) => {
+            history::put_session(db, session)?;
+        }
+        Change::EndSessions { reason } => history::end_sessions(db, reason)?,
+        Change::Alive { at } => history::raise(db, history::ALIVE_AT, *at)?,
+        Change::PruneSessions { before, at_most } => history::prune(db, *before, *at_most)?,
+        Change::ReserveEvents { up_to } => history::raise(db, history::EVENTS_RESERVED, *up_to)?,
+        Change::AppendAudit(record) => audit::append(db, record)?,
+        Change::SealAudit(seal) => audit::seal(db, seal)?,
+        Change::PruneAudit { through, at_most } => audit::prune(db, *through, *at_most)?,
     }
     Ok(())
 }
@@ -84,14 +113,19 @@ fn put_router(db: &Connection, account: &Account) -> Result<(), Fault> {
     account.check().map_err(|error| Fault::Conflict(error.to_string()))?;
     db.prepare_cached(
         "INSERT INTO routers (name, username, secret, login, certificate_cn, cipher, auth,
-                              disabled, address, created_at)
+                              disabled, address, created_at, tenant, tags, note,
+                              previous_secret, previous_until, revision)
          VALUES (:name, :username, :secret, :login, :certificate_cn, :cipher, :auth,
-                 :disabled, :address, :created_at)
+                 :disabled, :address, :created_at, :tenant, :tags, :note,
+                 :previous_secret, :previous_until, :revision)
          ON CONFLICT (name) DO UPDATE SET
              username = excluded.username, secret = excluded.secret, login = excluded.login,
              certificate_cn = excluded.certificate_cn, cipher = excluded.cipher,
              auth = excluded.auth, disabled = excluded.disabled, address = excluded.address,
-             created_at = excluded.created_at",
+             created_at = excluded.created_at, tenant = excluded.tenant,
+             tags = excluded.tags, note = excluded.note,
+             previous_secret = excluded.previous_secret,
+             previous_until = excluded.previous_until, revision = excluded.revision",
     )?
     .execute(named_params! {
         ":name": &*account.name,
@@ -104,6 +138,12 @@ fn put_router(db: &Connection, account: &Account) -> Result<(), Fault> {
         ":disabled": account.disabled,
         ":address": account.address.map(|address| address.to_string()),
         ":created_at": account.created_at,
+        ":tenant": account.tenant.as_deref(),
+        ":tags": account.tags.join(" "),
+        ":note": account.note,
+        ":previous_secret": account.previous.as_ref().map(|previous| previous.secret.to_text()),
+        ":previous_until": account.previous.as_ref().map(|previous| integer(previous.until)),
+        ":revision": integer(account.revision),
     })?;
     Ok(())
 }
@@ -124,6 +164,7 @@ fn put_lease(db: &Connection, record: &LeaseRecord) -> Result<(), Fault> {
         )?
         .execute(params![&*record.identity, address, integer(record.since)])?;
     }
+    history::hold(db, record)?;
     db.prepare_cached(
         "INSERT OR REPLACE INTO leases (address, identity, fixed, since, last_used_at, released_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -170,12 +211,22 @@ fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
         disabled: row.get(7)?,
         address: optional(row, 8)?,
         created_at: row.get(9)?,
-        tenant: None,
-        tags: Vec::new(),
-        note: String::new(),
-        previous: None,
-        revision: 0,
+        tenant: row.get::<_, Option<String>>(10)?.map(Arc::from),
+        tags: row.get::<_, String>(11)?.split_whitespace().map(str::to_owned).collect(),
+        note: row.get(12)?,
+        previous: previous_secret(row)?,
+        revision: seconds(row.get(15)?),
     })
+}
+
+fn previous_secret(row: &Row<'_>) -> rusqlite::Result<Option<PreviousSecret>> {
+    let (Some(secret), Some(until)) =
+        (row.get::<_, Option<String>>(13)?, row.get::<_, Option<i64>>(14)?)
+    else {
+        return Ok(None);
+    };
+    let secret = StoredSecret::parse(&secret).map_err(|error| unreadable(13, error))?;
+    Ok(Some(PreviousSecret { secret, until: seconds(until) }))
 }
 
 fn lease(row: &Row<'_>) -> rusqlite::Result<LeaseRecord> {
@@ -196,7 +247,7 @@ fn activity(row: &Row<'_>) -> rusqlite::Result<Activity> {
     Ok(Activity { router, last_seen: seconds(row.get(1)?), real_address: optional(row, 2)? })
 }
 
-fn collect<T>(
+pub(super) fn collect<T>(
     db: &Connection,
     sql: &str,
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
@@ -206,7 +257,7 @@ fn collect<T>(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+pub(super) fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {
@@ -222,7 +273,7 @@ where
     text.map(|text| text.parse().map_err(|error| unreadable(column, error))).transpose()
 }
 
-fn unreadable(
+pub(super) fn unreadable(
     column: usize,
     error: impl std::error::Error + Send + Sync + 'static,
 ) -> rusqlite::Error {
@@ -230,11 +281,11 @@ fn unreadable(
 }
 
 /// Seconds as SQLite keeps them.
-fn integer(seconds: u64) -> i64 {
+pub(super) fn integer(seconds: u64) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
-fn seconds(integer: i64) -> u64 {
+pub(super) fn seconds(integer: i64) -> u64 {
     u64::try_from(integer).unwrap_or(0)
 }
 

@@ -54,11 +54,11 @@ pub(super) fn migrate(db: &mut Connection, contents: Contents) -> Result<(), Fau
 }
 
 /// The newest schema version that we know.
-pub(super) const CURRENT: i64 = 2;
+pub(super) const CURRENT: i64 = 3;
 /// "tunh" in ASCII.
 pub(super) const APPLICATION_ID: i64 = 0x7475_6E68;
 
-const STEPS: [&str; 2] = [STEP_1, STEP_2];
+const STEPS: [&str; 3] = [STEP_1, STEP_2, STEP_3];
 
 const STEP_1: &str = "
 CREATE TABLE routers (
@@ -102,4 +102,63 @@ CREATE TABLE write_probe (
     count INTEGER NOT NULL,
     padding BLOB
 ) STRICT;
+";
+
+/// Times are seconds since 1970-01-01 UTC. `tags` are separated by blanks. An address has an open
+/// row in `address_history` exactly while a lease holds it.
+const STEP_3: &str = "
+ALTER TABLE routers ADD COLUMN tenant TEXT CHECK (length(tenant) BETWEEN 1 AND 63);
+ALTER TABLE routers ADD COLUMN tags TEXT NOT NULL DEFAULT '';
+ALTER TABLE routers ADD COLUMN note TEXT NOT NULL DEFAULT '';
+ALTER TABLE routers ADD COLUMN previous_secret TEXT CHECK (previous_secret GLOB '?*:?*');
+ALTER TABLE routers ADD COLUMN previous_until INTEGER
+    CHECK ((previous_until IS NULL) = (previous_secret IS NULL));
+ALTER TABLE routers ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE sessions (
+    id INTEGER NOT NULL PRIMARY KEY,
+    router TEXT NOT NULL,
+    address TEXT NOT NULL,
+    real_address TEXT NOT NULL,
+    since INTEGER NOT NULL CHECK (since >= 0),
+    rx_bytes INTEGER NOT NULL,
+    tx_bytes INTEGER NOT NULL,
+    ended_at INTEGER,
+    reason TEXT CHECK ((reason IS NULL) = (ended_at IS NULL))
+) STRICT;
+CREATE INDEX session_of_router ON sessions (router, id);
+CREATE INDEX session_of_address ON sessions (address, since);
+CREATE INDEX session_by_end ON sessions (ended_at);
+
+CREATE TABLE address_history (
+    address TEXT NOT NULL,
+    since INTEGER NOT NULL CHECK (since >= 0),
+    identity TEXT NOT NULL,
+    until INTEGER CHECK (until >= since),
+    PRIMARY KEY (address, since, identity)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX open_holding ON address_history (address) WHERE until IS NULL;
+CREATE INDEX holding_of_identity ON address_history (identity) WHERE until IS NULL;
+CREATE INDEX holding_by_end ON address_history (until);
+INSERT INTO address_history (address, since, identity, until)
+    SELECT address, since, identity, max(since, released_at) FROM leases;
+
+CREATE TABLE audit (
+    seq INTEGER NOT NULL PRIMARY KEY,
+    at INTEGER NOT NULL,
+    line TEXT NOT NULL,
+    mac BLOB NOT NULL CHECK (length(mac) = 32)
+) STRICT;
+CREATE TABLE audit_seals (
+    last INTEGER NOT NULL PRIMARY KEY,
+    first INTEGER NOT NULL CHECK (first <= last),
+    at INTEGER NOT NULL,
+    head BLOB NOT NULL CHECK (length(head) = 32),
+    mac BLOB NOT NULL CHECK (length(mac) = 32)
+) STRICT;
+
+CREATE TABLE marks (
+    name TEXT NOT NULL PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 ";

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rusqlite::TransactionBehavior;
 
 use super::fault::Fault;
+use super::journal::Journal;
 use super::open::{self, Database, ProcessLock};
 use super::{records, schema};
 use crate::store::{Change, Done, Snapshot, StoreError, StoreHealth};
@@ -23,6 +24,8 @@ pub(super) enum Job {
     Write(Submit),
     Load(SyncSender<Result<Snapshot, StoreError>>),
     Flush(SyncSender<()>),
+    /// Copies from the first time on are kept, the newest of the second time.
+    CopiesKept(u64, u64),
     Close,
     /// Runs a statement of a test.
     #[cfg(test)]
@@ -84,6 +87,7 @@ impl Shared {
 pub(super) struct Writer {
     pub(super) path: PathBuf,
     pub(super) database: Database,
+    pub(super) journal: Journal,
     pub(super) shared: Arc<Shared>,
     pub(super) tuning: Tuning,
     /// Let go of when the thread ends.
@@ -120,6 +124,12 @@ impl Writer {
                         self.probe();
                     }
                     let _ = answer.send(());
+                }
+                Some(Job::CopiesKept(oldest, newest)) => {
+                    if let Err(error) = self.journal.keep_since(oldest, newest) {
+                        // It stays longer than it need be; the next copy tries again.
+                        self.note_failure(&Err(cannot_note(&error)));
+                    }
                 }
                 Some(Job::Close) => break,
                 #[cfg(test)]
@@ -173,15 +183,23 @@ impl Writer {
     }
 
     /// Commits all changes or none.
-    fn commit<'a>(&mut self, submits: impl Iterator<Item = &'a Vec<Change>>) -> Result<(), Fault> {
+    fn commit<'a>(
+        &mut self,
+        submits: impl Iterator<Item = &'a Vec<Change>> + Clone,
+    ) -> Result<(), Fault> {
         let Database::Writable(db) = &mut self.database else {
             return Err(Fault::Unwritable("the database file is read-only".to_owned()));
         };
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         // Dropped without a commit, it rolls back.
-        for change in submits.flatten() {
+        for change in submits.clone().flatten() {
             records::apply(&transaction, change)?;
         }
+        let given = submits.flatten().filter_map(|change| match change {
+            Change::PutLease(lease) => Some(lease),
+            _ => None,
+        });
+        self.journal.note(given).map_err(|error| cannot_note(&error))?;
         transaction.commit()?;
         Ok(())
     }
@@ -190,9 +208,8 @@ impl Writer {
     fn probe(&mut self) {
         let result = match &self.database {
             Database::Writable(db) => records::probe(db),
-            Database::ReadOnly(_) => {
-                open::open_writable(&self.path).map(|db| self.database = Database::Writable(db))
-            }
+            Database::ReadOnly(_) => open::open_writable(&self.path)
+                .map(|(db, _)| self.database = Database::Writable(db)),
         };
         if self.is_degraded() {
             let mut health = self.shared.health();
@@ -218,6 +235,14 @@ impl Writer {
             Database::ReadOnly(snapshot) => Ok(snapshot.clone()),
         }
     }
+}
+
+fn cannot_note(error: &std::io::Error) -> Fault {
+    let reason = match error.kind() {
+        std::io::ErrorKind::StorageFull => "the disk is full".to_owned(),
+        _ => format!("given addresses can not be noted: {error}"),
+    };
+    Fault::Unwritable(reason)
 }
 
 fn reason(fault: &Fault) -> String {

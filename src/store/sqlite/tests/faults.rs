@@ -7,10 +7,10 @@ use super::*;
 use crate::store::sqlite::open::with_suffix;
 
 /// A small file system of its own; `None`, loudly, where we may not mount.
-struct SmallDisk(TempDir);
+pub(super) struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    fn mount(test: &str, size: &str) -> Option<Self> {
+    pub(super) fn mount(test: &str, size: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let options = format!("size={size},mode=0700");
         let status = Command::new("mount")
@@ -24,7 +24,7 @@ impl SmallDisk {
         None
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.0.path().join("state.db")
     }
 
@@ -36,7 +36,7 @@ impl SmallDisk {
     }
 
     /// Takes every free byte.
-    fn fill(&self) {
+    pub(super) fn fill(&self) {
         use std::io::Write;
         let mut file = fs::File::create(self.0.path().join("ballast")).unwrap();
         let mut block = 4096;
@@ -47,7 +47,7 @@ impl SmallDisk {
         }
     }
 
-    fn free(&self) {
+    pub(super) fn free(&self) {
         fs::remove_file(self.0.path().join("ballast")).unwrap();
     }
 }

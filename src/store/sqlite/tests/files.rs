@@ -55,6 +55,8 @@ pub(super) fn version_1_snapshot() -> Snapshot {
     old.login = LoginMode::Password;
     (old.certificate_cn, old.cipher, old.auth) = (None, None, None);
     old.created_at = 1_600_000_000;
+    (old.tenant, old.tags, old.previous) = (None, vec![], None);
+    (old.note, old.revision) = (String::new(), 0);
     let lease = LeaseRecord { last_used: 1000, ..lease("old", [100, 64, 1, 2]) };
     let rests = LeaseRecord {
         address: [100, 64, 1, 3].into(),
@@ -64,7 +66,7 @@ pub(super) fn version_1_snapshot() -> Snapshot {
         released_at: Some(950),
         fixed: false,
     };
-    Snapshot { accounts: vec![old], leases: vec![lease, rests], activity: vec![] }
+    Snapshot { accounts: vec![old], leases: vec![lease, rests], ..Snapshot::default() }
 }
 
 fn user_version(path: &Path) -> i64 {
@@ -91,7 +93,7 @@ fn an_older_database_is_migrated_and_keeps_everything() {
     let touch = Change::Touch { identity: "old".into(), at: 7777, real_address: Some(from) };
     submit(&store, vec![touch]).unwrap();
     drop(store);
-    assert_eq!(user_version(&path), 2);
+    assert_eq!(user_version(&path), 3);
     let snapshot = open(&path).load().unwrap();
     assert_eq!(snapshot.leases[0].last_used, 7777);
     assert_eq!(
@@ -106,6 +108,54 @@ fn folder_with_new_database() -> (TempDir, PathBuf) {
     let (folder, path) = folder();
     drop(open(&path));
     (folder, path)
+}
+
+/// What version 2 added to [`VERSION_1`], with contents. Never edited.
+const VERSION_2: &str = "
+ALTER TABLE leases ADD COLUMN last_used_at INTEGER NOT NULL DEFAULT 0 CHECK (last_used_at >= 0);
+UPDATE leases SET last_used_at = since;
+CREATE TABLE router_activity (
+    router TEXT NOT NULL PRIMARY KEY REFERENCES routers (name) ON DELETE CASCADE,
+    last_seen_at INTEGER NOT NULL CHECK (last_seen_at >= 0),
+    real_address TEXT
+) STRICT, WITHOUT ROWID;
+CREATE TABLE write_probe (
+    id INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+    count INTEGER NOT NULL,
+    padding BLOB
+) STRICT;
+INSERT INTO router_activity VALUES ('old', 1234, '198.51.100.7');
+PRAGMA user_version = 2;
+";
+
+#[test]
+fn a_database_of_version_2_is_migrated_and_knows_who_has_which_address() {
+    let (_folder, path) = folder();
+    make_version_1(&path);
+    make(&path, VERSION_2);
+    let store = open(&path);
+    let activity = Activity {
+        router: "old".into(),
+        last_seen: 1234,
+        real_address: Some("198.51.100.7".parse().unwrap()),
+    };
+    assert_eq!(
+        store.load().unwrap(),
+        Snapshot { activity: vec![activity], ..version_1_snapshot() }
+    );
+    let holder = |address: [u8; 4]| store.holder_at(address.into(), 2000).unwrap().unwrap();
+    assert_eq!((&*holder([100, 64, 1, 2]).identity, holder([100, 64, 1, 2]).until), ("old", None));
+    let before = holder([100, 64, 1, 3]);
+    assert_eq!((&*before.identity, before.since, before.until), ("older", 900, Some(950)));
+    assert_eq!(store.sessions(&all_of("old")).unwrap(), []);
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+    // Its accounts take what version 3 added.
+    put(&store, "old").unwrap();
+    assert_eq!(store.load().unwrap().accounts, [account("old")]);
+    drop(store);
+    assert_eq!(user_version(&path), 3);
+    let (_other, new) = folder_with_new_database();
+    assert_eq!(schema_of(&path), schema_of(&new), "migrated and new are the same");
 }
 
 #[test]
@@ -127,10 +177,10 @@ fn a_migration_that_fails_leaves_the_old_database() {
 #[test]
 fn a_newer_database_is_refused_and_left_alone() {
     let (_folder, path) = folder_with_new_database();
-    make(&path, "PRAGMA user_version = 3");
+    make(&path, "PRAGMA user_version = 4");
     let before = fs::read(&path).unwrap();
     let error = refusal(&path);
-    assert!(matches!(error, StoreError::Newer { found: 3, known: 2, .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Newer { found: 4, known: 3, .. }), "{error:?}");
     let sentence = error.to_string();
     assert!(sentence.contains("state.db") && sentence.contains("newer version"), "{sentence}");
     assert_eq!(fs::read(&path).unwrap(), before);

@@ -3,7 +3,9 @@
 mod crash;
 mod faults;
 mod files;
+mod keeping;
 mod model;
+mod recovery;
 
 use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
@@ -11,9 +13,9 @@ use std::sync::mpsc::sync_channel;
 use tempfile::TempDir;
 
 use super::*;
-use crate::identity::{Account, LoginMode, StoredSecret};
+use crate::identity::{Account, LoginMode, PreviousSecret, StoredSecret};
 use crate::lease::LeaseRecord;
-use crate::store::{Activity, MemoryStore};
+use crate::store::{Activity, MemoryStore, Recovery, SessionEnd};
 
 /// A folder with the path of a database that is not there yet.
 fn folder() -> (TempDir, PathBuf) {
@@ -44,11 +46,14 @@ fn account(name: &str) -> Account {
         disabled: false,
         address: None,
         created_at: 1_700_000_000,
-        tenant: None,
-        tags: Vec::new(),
-        note: String::new(),
-        previous: None,
-        revision: 0,
+        tenant: Some("north".into()),
+        tags: vec!["region:7".into(), "spare".into()],
+        note: "on the roof\nring twice".into(),
+        previous: Some(PreviousSecret {
+            secret: StoredSecret::Machine { tag: [8; 32] },
+            until: 1_700_003_600,
+        }),
+        revision: 3,
     }
 }
 
@@ -61,6 +66,28 @@ fn lease(identity: &str, address: [u8; 4]) -> LeaseRecord {
         last_used: 2000,
         released_at: None,
     }
+}
+
+fn session(id: u64, router: &str, since: u64) -> SessionRecord {
+    SessionRecord {
+        id,
+        router: router.into(),
+        address: [100, 64, 1, 2].into(),
+        real_address: "198.51.100.7:40000".parse().unwrap(),
+        since,
+        rx_bytes: 0,
+        tx_bytes: 0,
+        ended: None,
+    }
+}
+
+fn ended(session: SessionRecord, at: u64) -> SessionRecord {
+    let ended = Some(SessionEnd { at, reason: "peer_closed".into() });
+    SessionRecord { rx_bytes: 7, tx_bytes: 9, ended, ..session }
+}
+
+fn all_of(router: &str) -> SessionQuery {
+    SessionQuery { router: router.into(), from: None, to: None, before: None, limit: 1000 }
 }
 
 /// Submits and waits for the answer.
@@ -99,6 +126,8 @@ fn what_was_recorded_is_read_back_after_a_restart() {
     (second.certificate_cn, second.cipher, second.auth) = (None, None, None);
     second.disabled = true;
     second.address = Some([100, 64, 3, 9].into());
+    (second.tenant, second.tags, second.previous) = (None, vec![], None);
+    second.note = String::new();
     let released = LeaseRecord { released_at: Some(3000), ..lease("gone", [100, 64, 9, 9]) };
     let real = "2001:db8::7".parse().unwrap();
     submit(
@@ -121,6 +150,7 @@ fn what_was_recorded_is_read_back_after_a_restart() {
             released,
         ],
         activity: vec![Activity { router: "a".into(), last_seen: 5000, real_address: Some(real) }],
+        ..Snapshot::default()
     };
     assert_eq!(store.load().unwrap(), expected);
     drop(store);
