@@ -70,6 +70,28 @@ pub fn interface_name(index: u32) -> Option<String> {
     Some(text.to_string_lossy().into_owned())
 }
 
+/// Whether an interface of the calling thread's namespace is administratively up.
+///
+/// # Errors
+/// ENODEV if there is none of this name; no descriptor is left. Source: netdevice(7).
+pub fn interface_is_up(name: &str) -> io::Result<bool> {
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
+    // SAFETY: `ifreq` is a C struct of integers and character arrays, valid with all bytes zero.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *slot = libc::c_char::from_ne_bytes([byte]);
+    }
+    // SAFETY: SIOCGIFFLAGS reads the name and writes the flags of one `ifreq`, which we hold
+    // exclusively; `socket` is open for the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) })?;
+    // SAFETY: the call above has written the flags, which any bytes are valid for.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    Ok(i32::from(flags) & libc::IFF_UP != 0)
+}
+
 #[cfg(test)]
 pub(crate) mod testing {
     use std::io::Write;
@@ -122,6 +144,10 @@ mod tests {
             assert!(interface_exists("lo"));
             assert!(!interface_exists("eth0"));
             assert_eq!(interface_index("lo"), Some(1));
+            assert!(!interface_is_up("lo").unwrap());
+            let absent = interface_is_up("absent").unwrap_err();
+            assert_eq!(absent.raw_os_error(), Some(libc::ENODEV));
+            assert!(interface_is_up("sixteen-bytes-xx").is_err());
             assert!(std::panic::catch_unwind(|| isolated(|| panic!("seen"))).is_err());
         });
     }

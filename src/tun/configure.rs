@@ -14,7 +14,7 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage,
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
 use super::TunError;
-use crate::sys::netns::{interface_index, interface_name};
+use crate::sys::netns::{interface_index, interface_is_up, interface_name};
 
 /// Packets that wait for one queue of the device. When thousands of routers are answered at once
 /// the kernel makes more packets than its default of 500 before a shard gets to read.
@@ -81,6 +81,23 @@ pub(super) fn configure(
 pub fn ring_drops(name: &str) -> Option<u64> {
     let file = Path::new("/sys/class/net").join(name).join("statistics/tx_dropped");
     std::fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+/// What keeps packets from a device that we have made, in one sentence; `None` if nothing does.
+pub fn link_trouble(name: &str) -> Option<String> {
+    match interface_is_up(name) {
+        Ok(true) => None,
+        Ok(false) => Some(format!(
+            "another program has taken {name} down; restart the concentrator, which brings it up \
+             with its route"
+        )),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Some(format!(
+            "there is no interface {name} any more: it was renamed or moved; restart the \
+             concentrator"
+        )),
+        // A descriptor short is no news of the device.
+        Err(_) => None,
+    }
 }
 
 /// Every address of this host, each with the name of its interface.

@@ -9,7 +9,7 @@ use super::*;
 use crate::sys::epoll::{Epoll, Event, Interest};
 use crate::sys::netns::interface_exists;
 use crate::sys::netns::testing::{become_nobody, drop_net_admin, root_test};
-use crate::tun::host_addresses;
+use crate::tun::{host_addresses, link_trouble};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(100, 127, 255, 254);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(100, 64, 1, 2);
@@ -86,6 +86,17 @@ fn a_burst_for_thousands_of_routers_waits_in_the_kernel() {
         let mut buf = [0; 2000];
         let read = std::iter::from_fn(|| queues[0].recv(&mut buf).ok()).count();
         assert_eq!(read, 4000);
+    });
+}
+
+#[test]
+fn a_link_that_somebody_takes_down_is_named() {
+    root_test("a_link_that_somebody_takes_down_is_named", || {
+        let device = Device::create(&config(1)).unwrap();
+        assert!(link_trouble(device.name()).unwrap().contains("taken"));
+        device.configure(HOST, pool()).unwrap();
+        assert_eq!(link_trouble(device.name()), None);
+        assert!(link_trouble("absent").unwrap().contains("no interface absent"));
     });
 }
 
