@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::broadcast;
 use tunnelhead_crypto::DataCipher;
 
+use crate::control_api::types::{Timestamp, plain_address};
 use crate::greeter::{Asker, Departure, GreeterMessage, GreeterServices, GreeterShared, LoginEnd};
 use crate::identity::{Takeover, Takeovers};
 use crate::lease::{self, AddressBook};
@@ -25,7 +25,7 @@ use super::accounts::Accounts;
 use super::authenticator::{Answer, Authenticator, LoginRequest};
 use super::bans::{Ban, Bans, Full};
 use super::dial::{self, Dials};
-use super::events::TunnelEvent;
+use super::events::{EventHub, Moment, TunnelEvent};
 use super::revoked::Revoked;
 
 /// Shared by greeters, shards and the control socket. Nothing here is touched once a packet.
@@ -43,7 +43,7 @@ pub(super) struct Core {
     pub(super) shards: Vec<Arc<Mailbox<ShardMessage>>>,
     pub(super) shard_counters: Vec<Arc<ShardCounters>>,
     pub(super) greeting: Arc<GreeterShared>,
-    pub(super) events: broadcast::Sender<TunnelEvent>,
+    pub(super) events: Arc<EventHub>,
     pub(super) counts: Counters,
     pub(super) dials: Arc<Dials>,
 }
@@ -125,7 +125,7 @@ impl Core {
     pub(super) fn ban(&self, router: &Arc<str>, time: Duration) -> Result<Ban, Full> {
         let ban = self.bans().set(clock::now(), clock::unix_seconds(), router, time)?;
         tracing::info!(%router, seconds = time.as_secs(), "banned");
-        self.tell(TunnelEvent::Banned { router: Arc::clone(router), until: ban.until });
+        self.tell(TunnelEvent::Banned { router: Arc::clone(router), until: Timestamp(ban.until) });
         Ok(ban)
     }
 
@@ -218,6 +218,7 @@ impl Core {
             ("clones_refused".to_owned(), load(&ours.clones_refused)),
         ]);
         all.extend(self.dials.counters().map(|(name, count)| (name.to_owned(), count)));
+        all.extend(self.events.counters().map(|(name, count)| (name.to_owned(), count)));
         for (reason, count) in self.greeting.closed.totals() {
             all.insert(format!("login_closed_{reason}"), count);
         }
@@ -253,12 +254,37 @@ impl Core {
 
     /// The id of the newest event.
     pub(super) fn event_id(&self) -> u64 {
-        0
+        self.events.last_id()
     }
 
+    /// Tells what happened, after it can be seen. Call it without a lock on accounts or leases.
     pub(super) fn tell(&self, event: TunnelEvent) {
-        // Nobody listens: nothing to do.
-        let _ = self.events.send(event);
+        let counted = matches!(
+            event,
+            TunnelEvent::RouterAdded { .. }
+                | TunnelEvent::RouterRemoved { .. }
+                | TunnelEvent::AddressGiven { .. }
+        );
+        let tenant = self.tenant_of(&event);
+        self.events.tell(Moment(clock::unix_millis()), tenant, event);
+        if counted {
+            self.make_room_for_events();
+        }
+    }
+
+    /// Whose router an event is about.
+    fn tenant_of(&self, event: &TunnelEvent) -> Option<Arc<str>> {
+        if let TunnelEvent::RouterRemoved { tenant, .. } = event {
+            return tenant.clone();
+        }
+        self.accounts.read().get(event.router()?).and_then(|account| account.tenant.clone())
+    }
+
+    /// An embedder's authenticator knows routers without accounts; those have addresses.
+    pub(super) fn make_room_for_events(&self) {
+        let accounts = self.accounts.read().len();
+        let leases = usize::try_from(self.leases().in_use()).unwrap_or(usize::MAX);
+        self.events.set_routers(accounts.max(leases));
     }
 }
 
@@ -309,7 +335,10 @@ impl GreeterServices for Services {
                 let core = Arc::clone(&self.0);
                 let address = record.address;
                 let done = move |result: Result<(), _>| match result {
-                    Ok(()) => reply(Ok(address)),
+                    Ok(()) => {
+                        core.tell(TunnelEvent::AddressGiven { router: identity.0, address });
+                        reply(Ok(address));
+                    }
                     Err(error) => {
                         tracing::error!(%error, "a first lease could not be recorded");
                         core.leases().release(&identity.0, clock::unix_seconds());
@@ -371,12 +400,14 @@ impl GreeterServices for Services {
             tracing::trace!(client = end.client.0, reason = end.reason, "closed before a login");
             return;
         };
+        let account = self.0.accounts.read().by_username(&username).cloned();
         let username = escape(&username);
         tracing::debug!(client = end.client.0, source = %end.source, %username,
             reason = end.reason, detail = %end.detail, "login failed");
         self.0.tell(TunnelEvent::LoginFailed {
+            router: account.map(|account| Arc::clone(&account.name)),
             username,
-            real_address: end.source,
+            real_address: plain_address(end.source),
             reason: end.reason,
         });
     }
@@ -400,11 +431,19 @@ impl ShardServices for Services {
         let cipher = report.info.cipher.map_or("", DataCipher::name);
         tracing::info!(router = %report.identity.0, address = %report.address, cipher, "tunnel up");
         tracing::debug!(router = %report.identity.0, real_address = %report.real_address, "from");
-        self.0.tell(TunnelEvent::Up {
+        let up = TunnelEvent::Up {
             router: report.identity.0,
             address: report.address,
-            real_address: report.real_address,
-        });
+            real_address: plain_address(report.real_address),
+            cipher,
+        };
+        let tenant = self.0.tenant_of(&up);
+        self.0.events.up(Moment(clock::unix_millis()), tenant, report.client, up);
+    }
+
+    fn rekeyed(&self, identity: &Identity, address: Ipv4Addr) {
+        let router = Arc::clone(&identity.0);
+        self.0.tell(TunnelEvent::Rekeyed { router, address });
     }
 
     fn down(&self, report: TunnelReport, reason: &'static str) {
@@ -427,7 +466,30 @@ impl ShardServices for Services {
             None,
         );
         tracing::info!(router = %report.identity.0, address = %report.address, reason, "tunnel down");
-        core.tell(TunnelEvent::Down { router: report.identity.0, address: report.address, reason });
+        let router = report.identity.0;
+        if report.up {
+            let down = TunnelEvent::Down {
+                router,
+                address: report.address,
+                reason,
+                seconds: unix.saturating_sub(report.since),
+                rx_bytes: Some(report.info.stats.rx_bytes),
+                tx_bytes: Some(report.info.stats.tx_bytes),
+            };
+            let tenant = core.tenant_of(&down);
+            core.events.down(Moment(clock::unix_millis()), tenant, report.client, down);
+        } else if reason != Cut::Stopping.code() {
+            let account = core.accounts.read().get(&router).cloned();
+            core.tell(TunnelEvent::LoginFailed {
+                username: account.map_or_else(
+                    || escape(router.as_bytes()),
+                    |account| escape(account.username.as_bytes()),
+                ),
+                router: Some(router),
+                real_address: plain_address(report.real_address),
+                reason,
+            });
+        }
     }
 
     fn suspect(&self, report: TunnelReport) {

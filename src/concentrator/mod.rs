@@ -2,12 +2,17 @@
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), tunnelhead::concentrator::StartError> {
-//! use tunnelhead::{concentrator::Concentrator, config::Config};
+//! use tunnelhead::concentrator::{Concentrator, NoEvent};
+//! use tunnelhead::config::Config;
 //!
 //! let head = Concentrator::builder().config(Config::default()).start().await?;
 //! let mut events = head.events();
-//! while let Ok(event) = events.recv().await {
-//!     println!("{event:?}");
+//! loop {
+//!     match events.recv().await {
+//!         Ok(event) => println!("{} {:?}", event.at, event.what),
+//!         Err(NoEvent::Lost(gap)) => println!("too slow: {gap}"),
+//!         Err(NoEvent::Closed) => break,
+//!     }
 //! }
 //! head.shutdown().await;
 //! # Ok(())
@@ -36,8 +41,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::sync::broadcast;
-
 use crate::config::Config;
 use crate::control_api::types::{CreatedRouter, SecretText};
 use crate::control_api::{ApiError, Handle};
@@ -48,14 +51,11 @@ use crate::tun::Queue;
 
 pub use authenticator::{Answer, Authenticator, LoginRequest};
 pub use dial::{DialError, DialStream};
-pub use events::TunnelEvent;
+pub use events::{Event, EventFilter, EventGap, EventStream, Moment, NoEvent, TunnelEvent};
 pub use host::{check_tun_permission, local_addresses};
 pub use start::StartError;
 
 pub use crate::sys::rlimit::forbid_core_dumps;
-
-/// Events that a slow listener may be behind before it loses the oldest.
-const EVENT_RING: usize = 4096;
 
 /// Where packets to and from the host go.
 #[derive(Default)]
@@ -136,9 +136,15 @@ impl Concentrator {
         &self.listening
     }
 
-    /// What happens to routers from now on.
-    pub fn events(&self) -> broadcast::Receiver<TunnelEvent> {
-        self.core.events.subscribe()
+    /// What happens from now on. A slow listener holds up nobody; what it loses it is told.
+    pub fn events(&self) -> EventStream {
+        EventStream::new(&self.core.events, None)
+    }
+
+    /// What has happened since the event of this id, an `event_id` of a list or of
+    /// [`EventStream::position`]. The first thing it gives is a gap if not everything is held.
+    pub fn events_after(&self, id: u64) -> EventStream {
+        EventStream::new(&self.core.events, Some(id))
     }
 
     /// The handle that the control socket is served from.
@@ -166,6 +172,7 @@ impl Concentrator {
         // Joining blocks for as long as a turn of an event loop takes.
         let _ = tokio::task::spawn_blocking(move || {
             drop(threads);
+            core.events.close();
             core.store.close();
         })
         .await;

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::broadcast;
 use tunnelhead_crypto::{Secret, SystemRandom};
 
 use crate::config::{self, CertificatePolicy, Config};
@@ -41,11 +40,12 @@ use super::accounts::{Accounts, DirectoryAuthenticator};
 use super::api::{ApiHandle, Facts};
 use super::core::{Core, Counters, Services};
 use super::dial::{Dials, Route};
+use super::events::{EventHub, before_first};
 use super::housekeeping::Housekeeping;
 use super::provisioning::Provisioning;
 use super::revoked::Revoked;
 use super::secrets::{Secrets, SecretsError};
-use super::{Builder, Concentrator, EVENT_RING, Threads, TunSource};
+use super::{Builder, Concentrator, Threads, TunSource};
 
 /// Rekey handshakes in progress a greeter, as a multiple of the limit for logins: they are part of
 /// tunnels that must not be lost.
@@ -205,7 +205,11 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
         shards: shard_mailboxes.clone(),
         shard_counters: shard_counters.clone(),
         greeting: Arc::clone(&greeting),
-        events: broadcast::Sender::new(EVENT_RING),
+        events: Arc::new(EventHub::new(
+            before_first(clock::unix_seconds(), 0),
+            config.limits.events,
+            Box::new(|_| {}),
+        )),
         counts: Counters::default(),
         dials: Arc::new(Dials::new(
             kernel.then(|| Route {
@@ -215,6 +219,7 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
             config.limits.dials,
         )),
     });
+    core.make_room_for_events();
     let services = Arc::new(Services(Arc::clone(&core)));
 
     let mut threads = Threads::default();

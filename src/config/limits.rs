@@ -41,6 +41,8 @@ pub struct Limits {
     pub control_streams: usize,
     /// Longest body of a control request.
     pub control_body_bytes: usize,
+    /// Events that are held for listeners; eight a router if that is more.
+    pub events: usize,
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -61,6 +63,7 @@ impl Limits {
         let control_connections = count("control_connections", 256, 4..=65_536);
         let dials = count("dials", 1024, 1..=65_536);
         let control_streams = count("control_streams", 128, 2..=65_536);
+        let events = count("events", 65_536, 1024..=16_777_216);
         let listen_backlog = count("listen_backlog", 4096, 1..=65_535);
         let mut bytes = |key, default, range| {
             usize::try_from(section.size(key, default, range)).unwrap_or(usize::MAX)
@@ -94,6 +97,7 @@ impl Limits {
             dials,
             control_streams,
             control_body_bytes,
+            events,
         };
         section.finish();
         limits

@@ -40,6 +40,8 @@ pub enum ErrorCode {
     GenerationChanged,
     /// 409: the segment of the audit trail is not ready for this; the message says what comes first.
     SegmentNotReady,
+    /// 410: events are asked for that are no longer held; `gap` names them.
+    EventsGone,
     /// 413: the body is longer than what is accepted.
     TooLarge,
     /// 415: the body is not declared as JSON.
@@ -91,6 +93,7 @@ impl ErrorCode {
         Self::AddressTaken,
         Self::GenerationChanged,
         Self::SegmentNotReady,
+        Self::EventsGone,
         Self::TooLarge,
         Self::UnsupportedMediaType,
         Self::Invalid,
@@ -131,6 +134,7 @@ impl ErrorCode {
             | Self::AddressTaken
             | Self::GenerationChanged
             | Self::SegmentNotReady => 409,
+            Self::EventsGone => 410,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::Invalid => 422,

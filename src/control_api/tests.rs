@@ -602,6 +602,7 @@ async fn nothing_is_answered_before_the_permission_check() {
         ("GET", "/v1/bans"),
         ("PUT", "/v1/bans/a"),
         ("DELETE", "/v1/bans/a"),
+        ("GET", "/v1/events"),
         ("GET", "/nowhere"),
         ("PUT", "/v1/status"),
         ("GET", "/v1/status?x=1"),

@@ -167,6 +167,8 @@ pub trait ShardServices: Send + Sync {
     fn forget(&self, greeter: usize, client: ClientId);
     /// Packets can flow both ways.
     fn up(&self, report: TunnelReport);
+    /// The keys of a tunnel that is up were renewed.
+    fn rekeyed(&self, identity: &Identity, address: Ipv4Addr);
     /// The tunnel has ended; `reason` is a stable name.
     fn down(&self, report: TunnelReport, reason: &'static str);
     /// The router acknowledges nothing any more; the tunnel is still there.

@@ -302,6 +302,7 @@ impl Shard {
                 }
                 Event::KeysChanged { .. } => {
                     self.counters.rekeys.fetch_add(1, Ordering::Relaxed);
+                    self.services.rekeyed(&tunnel.identity, tunnel.assignment.address);
                 }
                 // Questions of a login: a session on a shard has its answers.
                 Event::Established | Event::AuthNeeded { .. } | Event::AssignmentNeeded { .. } => {}

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
 
+use tunnelhead::control_api::handle::EventSource;
 use tunnelhead::control_api::types::{
-    CreatedRouter, List, ListenerStatus, NewRouter, PoolStatus, RouterPatch, RouterView,
-    SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelFilter, TunnelView,
+    CreatedRouter, EventFilter, EventGap, List, ListenerStatus, NewRouter, PoolStatus, RouterPatch,
+    RouterView, SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelFilter, TunnelView,
 };
 use tunnelhead::control_api::{
     Answer, ApiError, Audit, ErrorCode, Events, History, Logins, Operations, Routers, Scope,
@@ -185,7 +186,22 @@ impl Tunnels for Cardboard {
 }
 
 impl History for Cardboard {}
-impl Events for Cardboard {}
+
+impl Events for Cardboard {
+    fn event_id(&self) -> u64 {
+        0
+    }
+
+    fn follow(
+        &self,
+        _: &Scope,
+        _: EventFilter,
+        _: Option<u64>,
+    ) -> Result<Box<dyn EventSource>, EventGap> {
+        Err(EventGap { from: 0, to: 0, lost: None })
+    }
+}
+
 impl Logins for Cardboard {}
 impl Audit for Cardboard {}
 impl StoreKeeping for Cardboard {}

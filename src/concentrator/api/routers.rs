@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tunnelhead_crypto::SystemRandom;
 
+use crate::concentrator::TunnelEvent;
 use crate::control_api::types::{
     CreatedRouter, List, Login, NewRouter, RouterPatch, RouterView, SecretText, Timestamp,
 };
@@ -21,7 +22,7 @@ use super::{ApiHandle, to_the_end};
 impl ApiHandle {
     fn view(&self, account: &Account) -> RouterView {
         let leases = self.core.leases();
-        let connected = self.core.live().contains_key(&account.name);
+        let connected = self.core.events.is_up(&account.name);
         let last_seen = if connected {
             Some(Timestamp(clock::unix_seconds()))
         } else {
@@ -70,6 +71,12 @@ impl ApiHandle {
         }
         self.replace(account.clone())?;
         tracing::info!(router = %account.name, "router added");
+        let router = Arc::clone(&account.name);
+        let address = self.core.leases().address_of(&router);
+        self.core.tell(TunnelEvent::RouterAdded { router: Arc::clone(&router) });
+        if let Some(address) = address {
+            self.core.tell(TunnelEvent::AddressGiven { router, address });
+        }
         self.provisioned(&account, password, new.verify_server)
     }
 
@@ -198,6 +205,7 @@ impl ApiHandle {
             self.replace(changed.clone())?;
         }
         tracing::info!(router = name, disabled, "router changed");
+        self.core.tell(TunnelEvent::RouterChanged { router: Arc::clone(&changed.name) });
         Ok(self.view(&changed))
     }
 
@@ -216,6 +224,10 @@ impl ApiHandle {
         self.core.cut(name, Cut::Removed);
         self.core.leases().release(name, unix);
         tracing::info!(router = name, "router removed");
+        self.core.tell(TunnelEvent::RouterRemoved {
+            router: Arc::clone(&account.name),
+            tenant: account.tenant.clone(),
+        });
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use std::pin::Pin;
 use super::error::ApiError;
 
 pub use audit::Audit;
-pub use events::Events;
+pub use events::{EventSource, Events, NextEvent};
 pub use history::History;
 pub use logins::Logins;
 pub use operations::Operations;

@@ -8,6 +8,7 @@ mod audit;
 mod bans;
 mod body;
 mod dial;
+mod events;
 mod operations;
 mod record;
 mod rights;
@@ -41,7 +42,7 @@ pub(super) struct Shared {
     pub(super) handle: Arc<dyn Handle>,
     pub(super) rules: Arc<Rules>,
     pub(super) limits: ServerLimits,
-    /// True once the server stops.
+    /// True once the server stops: answers without an end end then.
     pub(super) stopped: watch::Receiver<bool>,
 }
 
@@ -54,6 +55,7 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(tunnels::routes())
         .merge(dial::routes())
         .merge(bans::routes())
+        .merge(events::routes())
 }
 
 /// The OpenAPI document of this version.

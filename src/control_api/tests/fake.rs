@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
 
+use crate::control_api::handle::{EventSource, NextEvent};
 use crate::control_api::types::{
-    CreatedRouter, List, NewRouter, PoolStatus, RouterPatch, RouterView, SecretText, Status,
-    StoreStatus, Timestamp, TunStatus, TunnelFilter, TunnelView,
+    CreatedRouter, EventFilter, EventGap, List, NewRouter, PoolStatus, RouterPatch, RouterView,
+    SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelFilter, TunnelView,
 };
 use crate::control_api::{
     Answer, ApiError, Audit, ErrorCode, Events, History, Logins, Operations, Routers, Scope,
@@ -180,7 +181,35 @@ impl Tunnels for Fake {
 }
 
 impl History for Fake {}
-impl Events for Fake {}
+
+impl Events for Fake {
+    fn event_id(&self) -> u64 {
+        0
+    }
+
+    fn follow(
+        &self,
+        _: &Scope,
+        _: EventFilter,
+        _: Option<u64>,
+    ) -> Result<Box<dyn EventSource>, EventGap> {
+        Ok(Box::new(Silence))
+    }
+}
+
+/// Nothing ever happens.
+struct Silence;
+
+impl EventSource for Silence {
+    fn next(&mut self) -> NextEvent<'_> {
+        Box::pin(std::future::pending())
+    }
+
+    fn position(&self) -> u64 {
+        0
+    }
+}
+
 impl Logins for Fake {}
 impl Audit for Fake {}
 impl StoreKeeping for Fake {}

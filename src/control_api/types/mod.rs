@@ -3,6 +3,7 @@
 //! concentrator received from the router, "tx" what it sent to it.
 
 mod audit;
+mod event;
 mod page;
 mod router;
 mod status;
@@ -18,6 +19,8 @@ use time::format_description::well_known::Rfc3339;
 use super::error::ApiError;
 
 pub use audit::{AuditCheck, AuditEntry, AuditQuery, AuditSegment};
+pub(crate) use event::EventDocument;
+pub use event::{Event, EventFilter, EventGap, EventRecord, Moment, TunnelEvent};
 pub use page::{MAX_PAGE, Page, PageQuery, name_matches};
 pub use router::{CreatedRouter, Login, NewRouter, RouterPatch, RouterView};
 pub use status::{
