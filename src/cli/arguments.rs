@@ -53,6 +53,8 @@ pub(super) enum Command {
     /// Tunnels that are up
     #[command(subcommand)]
     Tunnel(TunnelCommand),
+    /// What happens, a line an event, until interrupted; waits for a concentrator that restarts
+    Events(EventsArguments),
     /// Print the OpenAPI document of the control socket
     Openapi,
     /// Print the completions of a shell, as in "tunnelhead completions bash > /etc/bash_completion.d/tunnelhead"
@@ -88,6 +90,28 @@ pub(super) enum TunnelCommand {
     Show(Named),
     /// Cut a tunnel; its router may come back at once
     Disconnect(Named),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EventsArguments {
+    /// Start after the event of this id instead of now, such as the event_id of a list
+    #[arg(long, value_name = "ID")]
+    pub(super) after: Option<u64>,
+    /// Only these kinds, such as tunnel.up or tunnel. for all that begin so; may be repeated
+    #[arg(long, value_name = "KIND")]
+    pub(super) kind: Vec<String>,
+    /// Only of this router
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub(super) router: Option<String>,
+    /// Only of routers with this tag
+    #[arg(long)]
+    pub(super) tag: Option<String>,
+    /// Only of routers of this tenant
+    #[arg(long)]
+    pub(super) tenant: Option<String>,
+    /// Go on until interrupted; that is so without it too
+    #[arg(long, hide = true)]
+    pub(super) follow: bool,
 }
 
 #[derive(Debug, Args)]
@@ -200,6 +224,10 @@ mod tests {
             "tunnelhead tunnel show a",
             "tunnelhead tunnel disconnect a",
             "tunnelhead status",
+            "tunnelhead events",
+            "tunnelhead events --follow --json",
+            "tunnelhead events --after 7 --kind tunnel. --kind ban.set,reloaded --router a",
+            "tunnelhead events --tag site=a --tenant t",
             "tunnelhead openapi",
             "tunnelhead completions bash",
         ] {
@@ -225,6 +253,8 @@ mod tests {
             "tunnelhead check-config",
             "tunnelhead status now",
             "tunnelhead completions csh",
+            "tunnelhead events --after x",
+            "tunnelhead events --router ../a",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

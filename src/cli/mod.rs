@@ -64,6 +64,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::CheckConfig { file } => serve::check_config(&file, json),
         Command::Router(command) => remote(socket).router(command).await,
         Command::Tunnel(command) => remote(socket).tunnel(command).await,
+        Command::Events(arguments) => remote(socket).events(arguments).await,
         Command::Openapi => {
             output::print_json(&crate::control_api::openapi())?;
             Ok(ExitCode::SUCCESS)

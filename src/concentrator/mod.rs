@@ -36,6 +36,7 @@ mod start;
 #[cfg(test)]
 #[cfg(feature = "testing")]
 mod tests;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -45,7 +45,7 @@ use super::housekeeping::Housekeeping;
 use super::provisioning::Provisioning;
 use super::revoked::Revoked;
 use super::secrets::{Secrets, SecretsError};
-use super::{Builder, Concentrator, Threads, TunSource};
+use super::{Builder, Concentrator, Threads, TunSource, watch};
 
 /// Rekey handshakes in progress a greeter, as a multiple of the limit for logins: they are part of
 /// tunnels that must not be lost.
@@ -173,6 +173,8 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
     for source in snapshot.activity.iter().filter_map(|seen| seen.real_address) {
         admission.succeeded(clock::now(), source);
     }
+    let alive_at = snapshot.marks.alive_at;
+    let reserved = snapshot.marks.events_reserved;
     let leases = load_leases(&config, snapshot, &secrets, &mut degraded)?;
     let mut housekeeping = Housekeeping::default();
     forget_leases(&store, config.limits.lease_quarantine);
@@ -196,7 +198,7 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
             .unwrap_or_else(|| Arc::new(DirectoryAuthenticator(Arc::clone(&accounts)))),
         accounts,
         leases: Mutex::new(leases),
-        store,
+        store: Arc::clone(&store),
         takeovers: Mutex::new(Takeovers::new()),
         live: Mutex::default(),
         bans: Mutex::default(),
@@ -206,9 +208,12 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
         shard_counters: shard_counters.clone(),
         greeting: Arc::clone(&greeting),
         events: Arc::new(EventHub::new(
-            before_first(clock::unix_seconds(), 0),
+            before_first(clock::unix_seconds(), reserved),
             config.limits.events,
-            Box::new(|_| {}),
+            Box::new({
+                let store = Arc::clone(&store);
+                move |up_to| store.submit(vec![Change::ReserveEvents { up_to }], None)
+            }),
         )),
         counts: Counters::default(),
         dials: Arc::new(Dials::new(
@@ -262,7 +267,6 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
         let core = Arc::clone(&core);
         move || core.expire_bans()
     });
-    threads.housekeeper = housekeeping.start()?;
     let api = Arc::new(ApiHandle {
         facts: facts(&config, &listening, shards, kernel, &certificates, &mut degraded),
         provisioning: provisioning(&config, &listening, &certificates),
@@ -270,6 +274,8 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
         core: Arc::clone(&core),
         changing: tokio::sync::Mutex::new(()),
     });
+    watch::start(&mut housekeeping, &api, alive_at);
+    threads.housekeeper = housekeeping.start()?;
     Ok(Concentrator { core, api, listening, threads })
 }
 
@@ -633,6 +639,7 @@ fn facts(
             mtu: config.tun.mtu,
             queues: u32::try_from(shards).unwrap_or(u32::MAX),
         },
+        routed: kernel.then_some(config.pool.network),
         listeners,
         management_address: config.management_address,
         pool: config.pool.network.to_string(),

@@ -133,6 +133,7 @@ fn every_key_is_read() {
         dials = 50
         control_streams = 8
         control_body_bytes = "16KiB"
+        events = 2048
     "#;
     let config = Config::parse(text, dir.path(), &[]).unwrap();
     assert_eq!(config.listeners.len(), 2);
@@ -147,7 +148,7 @@ fn every_key_is_read() {
     assert_eq!(config.allow[1], Allow { protocol: Protocol::Tcp, port: 9 });
     assert_eq!((config.threads.shards(16), config.threads.greeters(16)), (4, 2));
     assert_eq!(config.limits.open_files, Some(10_000));
-    assert_eq!(config.limits.frame_bytes, 1800);
+    assert_eq!((config.limits.frame_bytes, config.limits.events), (1800, 2048));
     assert_eq!(config.router_host(None), (Some("vpn.example.net".into()), false));
     // The text above leaves no key out.
     let (_, notes) = read::config(text, dir.path()).unwrap();

@@ -100,6 +100,22 @@ pub fn link_trouble(name: &str) -> Option<String> {
     }
 }
 
+/// Why packets of the host for the pool don't leave through our device, in one sentence; `None` if
+/// they do. The kernel takes the route away with the link, and does not bring it back with it.
+pub fn route_trouble(name: &str, management: Ipv4Addr, pool: Ipv4Net) -> Option<String> {
+    let probe = Ipv4Addr::from_bits(pool.network().to_bits() | 1);
+    // Connecting a datagram socket sends nothing; it asks the routing table.
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    let source = socket.connect((probe, 9)).and_then(|()| socket.local_addr());
+    if source.is_ok_and(|source| source.ip() == IpAddr::V4(management)) {
+        return None;
+    }
+    Some(format!(
+        "the route to {pool} through {name} is gone; restart the concentrator, or add it: \
+         ip route add {pool} dev {name} src {management}"
+    ))
+}
+
 /// Every address of this host, each with the name of its interface.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ mod device;
 mod error;
 pub mod memory;
 
-pub use configure::{Configured, host_addresses, link_trouble, ring_drops};
+pub use configure::{Configured, host_addresses, link_trouble, ring_drops, route_trouble};
 pub use device::{Device, DeviceQueue, TunConfig, check_permission};
 pub use error::TunError;
 

@@ -13,6 +13,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use ipnet::Ipv4Net;
 use tokio::sync::{Mutex, oneshot};
 
 use crate::control_api::types::{CertificateStatus, Degraded, ListenerStatus, TunStatus};
@@ -38,6 +39,8 @@ pub(super) struct ApiHandle {
 pub(super) struct Facts {
     pub(super) started: u64,
     pub(super) tun: TunStatus,
+    /// What the kernel routes to its device; `None`: the packets go elsewhere.
+    pub(super) routed: Option<Ipv4Net>,
     pub(super) listeners: Vec<ListenerStatus>,
     pub(super) management_address: Ipv4Addr,
     pub(super) pool: String,

@@ -16,6 +16,9 @@ use crate::telemetry::clock;
 
 use super::ApiHandle;
 
+/// The part without which no packet reaches the host.
+const TUN: &str = "tun";
+
 impl ApiHandle {
     /// Packets by outcome of the isolation rules, all shards together.
     async fn drops(&self) -> BTreeMap<String, u64> {
@@ -47,26 +50,50 @@ impl ApiHandle {
             .collect()
     }
 
-    async fn status_now(&self) -> Status {
+    /// Every part that is not as it should be. Asks the kernel, not the disk.
+    pub(in crate::concentrator) fn degraded_now(&self) -> Vec<Degraded> {
         let core = &self.core;
-        let started = self.facts.started;
         let mut degraded = self.facts.degraded.clone();
-        let store = core.store.health();
-        if let Some(reason) = &store.degraded {
-            degraded.push(Degraded { part: "store".to_owned(), reason: reason.clone() });
+        let mut add = |part: &str, reason: String| {
+            degraded.push(Degraded { part: part.to_owned(), reason });
+        };
+        if let Some(reason) = core.store.health().degraded {
+            add("store", reason);
         }
-        let tun_failed =
-            core.shard_counters.iter().any(|shard| shard.tun_failed.load(Ordering::Relaxed));
-        let tun = TunStatus { up: !tun_failed, ..self.facts.tun.clone() };
-        if tun_failed {
-            let reason = "the TUN device is gone; restart the concentrator".to_owned();
-            degraded.push(Degraded { part: "tun".to_owned(), reason });
+        if core.shard_counters.iter().any(|shard| shard.tun_failed.load(Ordering::Relaxed)) {
+            add(TUN, "the TUN device is gone; restart the concentrator".to_owned());
+        } else if let Some(pool) = self.facts.routed {
+            let name = &self.facts.tun.name;
+            let management = self.facts.management_address;
+            if let Some(reason) = crate::tun::link_trouble(name) {
+                add(TUN, reason);
+            } else if let Some(reason) = crate::tun::route_trouble(name, management, pool) {
+                add("route", reason);
+            }
         }
         let ended = core.ended_threads();
         if ended > 0 {
-            let reason = format!("{ended} of its threads failed; restart the concentrator");
-            degraded.push(Degraded { part: "threads".to_owned(), reason });
+            add("threads", format!("{ended} of its threads failed; restart the concentrator"));
         }
+        let now = clock::unix_seconds();
+        for one in self.facts.certificates.iter().filter(|one| one.not_after.0 <= now) {
+            let (subject, end) = (&one.subject, one.not_after);
+            add(
+                "certificate",
+                format!("{subject} has ended at {end}; routers that check it can't log in"),
+            );
+        }
+        degraded
+    }
+
+    async fn status_now(&self) -> Status {
+        let core = &self.core;
+        let started = self.facts.started;
+        let degraded = self.degraded_now();
+        let store = core.store.health();
+        let tun_down = degraded.iter().any(|one| one.part == TUN);
+        let tun = TunStatus { up: !tun_down, ..self.facts.tun.clone() };
+        let ended = core.ended_threads();
         let mut counters = core.counters();
         counters.extend(self.drops().await);
         if let Some(lost) = crate::tun::ring_drops(&self.facts.tun.name) {

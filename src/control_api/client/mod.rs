@@ -1,5 +1,6 @@
 //! The other end of the control socket, for the command line.
 
+mod events;
 mod operations;
 mod routers;
 mod tunnels;
@@ -18,7 +19,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::error::{ApiError, ErrorCode};
-use super::types::check_name;
+use super::types::{EventGap, check_name};
+
+pub use events::{Following, Told};
 
 /// Longest answer that is read: 100,000 routers and more.
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
@@ -51,6 +54,9 @@ pub enum ClientError {
         /// What went wrong.
         reason: String,
     },
+    /// Events were asked for that are no longer held.
+    #[error("{0}; read the lists again and go on after their event_id")]
+    EventsGone(EventGap),
     /// A refusal.
     #[error(transparent)]
     Refused(#[from] ApiError),

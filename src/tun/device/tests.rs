@@ -9,7 +9,7 @@ use super::*;
 use crate::sys::epoll::{Epoll, Event, Interest};
 use crate::sys::netns::interface_exists;
 use crate::sys::netns::testing::{become_nobody, drop_net_admin, root_test};
-use crate::tun::{host_addresses, link_trouble};
+use crate::tun::{host_addresses, link_trouble, route_trouble};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(100, 127, 255, 254);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(100, 64, 1, 2);
@@ -96,6 +96,9 @@ fn a_link_that_somebody_takes_down_is_named() {
         assert!(link_trouble(device.name()).unwrap().contains("taken"));
         device.configure(HOST, pool()).unwrap();
         assert_eq!(link_trouble(device.name()), None);
+        assert_eq!(route_trouble(device.name(), HOST, pool()), None);
+        let gone = route_trouble(device.name(), HOST, "203.0.113.0/24".parse().unwrap()).unwrap();
+        assert!(gone.contains("ip route add 203.0.113.0/24 dev thtest0"), "{gone}");
         assert!(link_trouble("absent").unwrap().contains("no interface absent"));
     });
 }
