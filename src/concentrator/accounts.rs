@@ -6,16 +6,19 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use tunnelhead_crypto::{AuthDigest, DataCipher, Secret};
+use tunnelhead_crypto::{AuthDigest, DataCipher, Secret, SecretBytes};
 
 use crate::identity::{
     self, Account, BackOff, BackOffPolicy, Directory, Judgement, Presented, Recalled, Refusal,
-    SlowCheck, VerifiedCache,
+    VerifiedCache,
 };
 use crate::proto::session::{AccountAuth, Allowed, AuthRequest, DenyReason, Identity, Verdict};
 use crate::telemetry::clock;
 
-use super::authenticator::{Answer, Authenticator, LoginRequest};
+use super::authenticator::{
+    Accept, Answer, Authenticator, AuthenticatorError, Deciding, Decision, Judge, LoginKind,
+    LoginRequest, Refusal as Refused,
+};
 use super::slow_pool::SlowPool;
 
 /// Human-set passwords that may wait for the pool.
@@ -81,62 +84,85 @@ impl Accounts {
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn finish(
-        &self,
-        username: &[u8],
-        source: IpAddr,
-        judged: Result<Arc<Account>, Refusal>,
-    ) -> Verdict {
-        let now = clock::now();
-        match judged {
-            Ok(account) => {
-                self.memory().back_off.succeeded(now, username, source);
-                Verdict::Allow(allowed(&account))
+/// An attempt that the back-off has counted. Dropped without a verdict, it is held against nobody.
+pub(super) struct Attempt {
+    accounts: Arc<Accounts>,
+    username: Vec<u8>,
+    source: IpAddr,
+    end: AttemptEnd,
+}
+
+impl Attempt {
+    /// Counts an attempt; `None` if its credential must not be looked at.
+    pub(super) fn count(accounts: &Arc<Accounts>, username: &[u8], source: IpAddr) -> Option<Self> {
+        accounts.memory().back_off.allowed(clock::now(), username, source).ok()?;
+        let accounts = Arc::clone(accounts);
+        Some(Self { accounts, username: username.to_vec(), source, end: AttemptEnd::NoVerdict })
+    }
+
+    /// Ends it.
+    pub(super) fn end(mut self, verdict: &Verdict) {
+        self.end = match verdict {
+            Verdict::Allow(_) => AttemptEnd::Right,
+            Verdict::Deny(reason) | Verdict::Refuse { reason, .. } if reason.is_refusal() => {
+                AttemptEnd::Wrong
             }
-            Err(refusal) => {
-                self.memory().back_off.failed(now, source);
-                Verdict::Deny(deny_reason(refusal))
-            }
+            Verdict::Deny(_) | Verdict::Refuse { .. } => AttemptEnd::NoVerdict,
+        };
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let (now, username, source) = (clock::now(), &self.username, self.source);
+        let mut memory = self.accounts.memory();
+        match self.end {
+            AttemptEnd::Right => memory.back_off.succeeded(now, username, source),
+            AttemptEnd::Wrong => memory.back_off.failed(now, source),
+            AttemptEnd::NoVerdict => memory.back_off.abandoned(now, username, source),
         }
     }
 }
 
-/// The built-in authenticator as a value that embedders' ones stand beside.
-pub(super) struct DirectoryAuthenticator(pub(super) Arc<Accounts>);
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AttemptEnd {
+    /// It was right.
+    Right,
+    /// It was wrong.
+    Wrong,
+    /// Nobody can tell.
+    NoVerdict,
+}
 
-impl Authenticator for DirectoryAuthenticator {
-    fn authenticate(&self, login: LoginRequest, answer: Answer) {
-        let accounts = &self.0;
-        let LoginRequest { request, source } = login;
-        let source = source.ip();
+/// The built-in judge: the account directory. It answers on the thread that asks, except for
+/// human-set passwords.
+pub(super) struct DirectoryJudge(pub(super) Arc<Accounts>);
+
+impl Judge for DirectoryJudge {
+    fn judge(&self, login: LoginRequest, answer: Answer) {
+        let LoginRequest { kind, request, source, .. } = login;
         if request.too_long {
             return answer.give(Verdict::Deny(DenyReason::TooLong));
         }
-        let now = clock::now();
-        if accounts.memory().back_off.allowed(now, &request.username, source).is_err() {
+        // A rekey presents what was right before: it is nobody's guess.
+        let guess = kind == LoginKind::Login;
+        let attempt = guess.then(|| Attempt::count(&self.0, &request.username, source.ip()));
+        if matches!(attempt, Some(None)) {
             return answer.give(Verdict::Deny(DenyReason::BackOff));
         }
-        let presented = Presented {
-            username: &request.username,
-            password: request.password.expose(),
-            certificate_cn: request.certificate.as_ref().map(|c| c.common_name.as_slice()),
-        };
-        let judged = match identity::judge(&accounts.read(), &accounts.key, presented) {
-            Judgement::Accepted(account) => Ok(account),
-            Judgement::Refused(refusal) => Err(refusal),
-            Judgement::NeedsSlowHash(check) => {
-                let recalled =
-                    accounts.memory().verified.recall(now, check, request.password.expose());
-                match recalled {
-                    Recalled::Verdict(judged) => judged,
-                    Recalled::NeedsHash(check) => {
-                        return hash_slowly(accounts, check, request, source, answer);
-                    }
-                }
+        examine(&self.0, &request, move |judged| {
+            let verdict = match judged {
+                Ok(account) => Verdict::Allow(allowed(&account)),
+                Err(refusal) => Verdict::Deny(deny_reason(refusal)),
+            };
+            if let Some(attempt) = attempt.flatten() {
+                attempt.end(&verdict);
             }
-        };
-        answer.give(accounts.finish(&request.username, source, judged));
+            answer.give(verdict);
+        });
     }
 
     fn still_allowed(&self, identity: &Identity) -> bool {
@@ -144,26 +170,74 @@ impl Authenticator for DirectoryAuthenticator {
     }
 }
 
-/// Hashes a human-set password on the pool. A full queue drops the answer, which denies.
-fn hash_slowly(
+/// The account directory as one part of an [`AllOf`](super::AllOf).
+pub(super) struct DirectoryAuthenticator(pub(super) Arc<Accounts>);
+
+impl Authenticator for DirectoryAuthenticator {
+    fn authenticate<'a>(&'a self, login: &'a LoginRequest) -> Deciding<'a> {
+        Box::pin(async move {
+            let (done, judged) = tokio::sync::oneshot::channel();
+            examine(&self.0, &login.request, move |judged| {
+                // Whoever asked may have given up.
+                let _ = done.send(judged);
+            });
+            match judged.await {
+                Ok(Ok(account)) => {
+                    let Allowed { cipher, auth, .. } = allowed(&account);
+                    Ok(Decision::Accept(Accept {
+                        cipher,
+                        auth,
+                        ..Accept::new(Arc::clone(&account.name))
+                    }))
+                }
+                Ok(Err(refusal)) => Ok(Decision::Refuse(Refused {
+                    reason: deny_reason(refusal),
+                    text: String::new(),
+                })),
+                Err(_) => Err(AuthenticatorError("too many passwords wait to be hashed".into())),
+            }
+        })
+    }
+
+    fn still_allowed(&self, router: &str) -> bool {
+        self.0.read().get(router).is_some_and(|account| !account.disabled)
+    }
+}
+
+/// Judges a credential by the directory. Where a slow hash is needed and too many wait for one,
+/// `done` is dropped.
+fn examine(
     accounts: &Arc<Accounts>,
-    check: SlowCheck,
-    request: Box<AuthRequest>,
-    source: IpAddr,
-    answer: Answer,
+    request: &AuthRequest,
+    done: impl FnOnce(Result<Arc<Account>, Refusal>) + Send + 'static,
 ) {
-    let shared = Arc::clone(accounts);
-    let username = request.username.clone();
-    let queued = accounts.slow.run(move || {
-        let password = request.password.expose();
-        let judged = check.verify(password);
-        if let Ok(account) = &judged {
-            shared.memory().verified.remember(clock::now(), account, password);
+    let password = request.password.expose();
+    let presented = Presented {
+        username: &request.username,
+        password,
+        certificate_cn: request.certificate.as_ref().map(|c| c.common_name.as_slice()),
+    };
+    let judgement = identity::judge(&accounts.read(), &accounts.key, presented);
+    let check = match judgement {
+        Judgement::Accepted(account) => return done(Ok(account)),
+        Judgement::Refused(refusal) => return done(Err(refusal)),
+        Judgement::NeedsSlowHash(check) => check,
+    };
+    let recalled = accounts.memory().verified.recall(clock::now(), check, password);
+    match recalled {
+        Recalled::Verdict(judged) => done(judged),
+        Recalled::NeedsHash(check) => {
+            let (shared, password) = (Arc::clone(accounts), SecretBytes::from(password.to_vec()));
+            // A full queue drops `done`.
+            let _ = accounts.slow.run(move || {
+                let password = password.expose();
+                let judged = check.verify(password);
+                if let Ok(account) = &judged {
+                    shared.memory().verified.remember(clock::now(), account, password);
+                }
+                done(judged);
+            });
         }
-        answer.give(shared.finish(&request.username, source, judged));
-    });
-    if queued.is_err() {
-        accounts.memory().back_off.abandoned(clock::now(), &username, source);
     }
 }
 

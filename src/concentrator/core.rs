@@ -16,13 +16,15 @@ use crate::proto::ClientId;
 use crate::proto::session::{
     Assignment, AssignmentRefused, AuthRequest, DenyReason, Identity, TlsAnswer, TlsTask, Verdict,
 };
-use crate::shard::{self, Arrival, Cut, ShardCounters, ShardMessage, ShardServices, TunnelReport};
+use crate::shard::{
+    self, Arrival, Cut, RekeyAsker, ShardCounters, ShardMessage, ShardServices, TunnelReport,
+};
 use crate::store::{Change, Store};
 use crate::sys::mailbox::Mailbox;
 use crate::telemetry::clock;
 
 use super::accounts::Accounts;
-use super::authenticator::{Answer, Authenticator, LoginRequest};
+use super::authenticator::{Answer, Guests, Judge, LoginKind, LoginRequest, OutsideCounters};
 use super::bans::{Ban, Bans, Full};
 use super::dial::{self, Dials};
 use super::events::{EventHub, Moment, TunnelEvent};
@@ -31,7 +33,11 @@ use super::revoked::Revoked;
 /// Shared by greeters, shards and the control socket. Nothing here is touched once a packet.
 pub(super) struct Core {
     pub(super) accounts: Arc<Accounts>,
-    pub(super) authenticator: Arc<dyn Authenticator>,
+    pub(super) judge: Arc<dyn Judge>,
+    /// What came of questions to an authenticator from outside; `None` without one.
+    pub(super) outside: Option<Arc<OutsideCounters>>,
+    /// What an authenticator from outside said about routers it accepted.
+    pub(super) guests: Mutex<Guests>,
     pub(super) leases: Mutex<AddressBook>,
     pub(super) store: Arc<dyn Store>,
     pub(super) takeovers: Mutex<Takeovers>,
@@ -222,6 +228,9 @@ impl Core {
         for (reason, count) in self.greeting.closed.totals() {
             all.insert(format!("login_closed_{reason}"), count);
         }
+        for (outcome, count) in self.outside.iter().flat_map(|o| o.outcomes.totals()) {
+            all.insert(format!("authenticator_{outcome}"), count);
+        }
         for shard in &self.shard_counters {
             for (reason, count) in shard.closed.totals() {
                 *all.entry(format!("tunnel_closed_{reason}")).or_default() += count;
@@ -265,7 +274,7 @@ impl Core {
                 | TunnelEvent::RouterRemoved { .. }
                 | TunnelEvent::AddressGiven { .. }
         );
-        let tenant = self.tenant_of(&event);
+        let tenant = self.tenant_of_event(&event);
         self.events.tell(Moment(clock::unix_millis()), tenant, event);
         if counted {
             self.make_room_for_events();
@@ -273,11 +282,11 @@ impl Core {
     }
 
     /// Whose router an event is about.
-    fn tenant_of(&self, event: &TunnelEvent) -> Option<Arc<str>> {
+    fn tenant_of_event(&self, event: &TunnelEvent) -> Option<Arc<str>> {
         if let TunnelEvent::RouterRemoved { tenant, .. } = event {
             return tenant.clone();
         }
-        self.accounts.read().get(event.router()?).and_then(|account| account.tenant.clone())
+        self.tenant_of(event.router()?)
     }
 
     /// An embedder's authenticator knows routers without accounts; those have addresses.
@@ -301,7 +310,7 @@ impl GreeterServices for Services {
     fn authenticate(&self, asker: Asker, request: Box<AuthRequest>) {
         let core = Arc::clone(&self.0);
         let banned = core.is_banned_username(&request.username);
-        let answer = Answer::new(move |verdict| {
+        let answer = Answer::new(move |verdict, claims| {
             // Whose user name says nothing about the account is known only now.
             let verdict = match verdict {
                 Verdict::Allow(allowed) if core.is_banned(&allowed.identity.0) => {
@@ -309,14 +318,22 @@ impl GreeterServices for Services {
                 }
                 verdict => verdict,
             };
-            let message = GreeterMessage::Verdict(asker.client, asker.ticket, verdict);
-            core.tell_greeter(asker.greeter, message);
+            let tell = Arc::clone(&core);
+            core.admit(verdict, claims, move |verdict| {
+                let message = GreeterMessage::Verdict(asker.client, asker.ticket, verdict);
+                tell.tell_greeter(asker.greeter, message);
+            });
         });
         if banned {
             return answer.give(Verdict::Deny(DenyReason::Banned));
         }
-        let login = LoginRequest { request, source: asker.source };
-        self.0.authenticator.authenticate(login, answer);
+        let login = LoginRequest {
+            kind: LoginKind::Login,
+            request,
+            source: asker.source,
+            listener: asker.listener,
+        };
+        self.0.judge.judge(login, answer);
     }
 
     fn assign(&self, asker: Asker, identity: Identity) {
@@ -357,7 +374,7 @@ impl GreeterServices for Services {
         // the directory, so it either sees this tunnel or this check sees its change.
         let mut live = core.live();
         let revoked = core.revoked().covers(&departure.identity.0, departure.accepted_at);
-        if revoked || !core.authenticator.still_allowed(&departure.identity) {
+        if revoked || !core.judge.still_allowed(&departure.identity) {
             drop(live);
             core.greeting.closed.note("revoked_meanwhile");
             core.tell_greeter(departure.greeter, GreeterMessage::Forget(departure.client));
@@ -418,6 +435,23 @@ impl ShardServices for Services {
         self.0.tell_greeter(greeter, GreeterMessage::TlsTask(client, task));
     }
 
+    fn judge_rekey(&self, asker: RekeyAsker, request: Box<AuthRequest>) {
+        let core = Arc::clone(&self.0);
+        let RekeyAsker { client, identity, address, source } = asker;
+        let kind = LoginKind::Rekey { router: Arc::clone(&identity.0) };
+        let answer = Answer::new(move |verdict, _| {
+            if !verdict.ends_tunnel_of(&identity) {
+                return;
+            }
+            tracing::info!(router = %identity.0, ?verdict, "refused at a rekey");
+            // The verdict is about this login; a later one of the router was judged by itself.
+            if core.live().get(&identity.0).is_some_and(|live| live.client == client) {
+                core.tell_shard(address, ShardMessage::Cut(address, Cut::Refused, None));
+            }
+        });
+        self.0.judge.judge(LoginRequest { kind, request, source, listener: None }, answer);
+    }
+
     fn forget(&self, greeter: usize, client: ClientId) {
         self.0.tell_greeter(greeter, GreeterMessage::Forget(client));
     }
@@ -437,7 +471,7 @@ impl ShardServices for Services {
             real_address: plain_address(report.real_address),
             cipher,
         };
-        let tenant = self.0.tenant_of(&up);
+        let tenant = self.0.tenant_of_event(&up);
         self.0.events.up(Moment(clock::unix_millis()), tenant, report.client, up);
     }
 
@@ -476,7 +510,7 @@ impl ShardServices for Services {
                 rx_bytes: Some(report.info.stats.rx_bytes),
                 tx_bytes: Some(report.info.stats.tx_bytes),
             };
-            let tenant = core.tenant_of(&down);
+            let tenant = core.tenant_of_event(&down);
             core.events.down(Moment(clock::unix_millis()), tenant, report.client, down);
         } else if reason != Cut::Stopping.code() {
             let account = core.accounts.read().get(&router).cloned();

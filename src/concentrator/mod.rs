@@ -50,7 +50,12 @@ use crate::shard::{ShardHandle, ShardMessage};
 use crate::store::Store;
 use crate::tun::Queue;
 
-pub use authenticator::{Answer, Authenticator, LoginRequest};
+#[cfg(feature = "http-authenticator")]
+pub use authenticator::HttpAuthenticator;
+pub use authenticator::{
+    Accept, AllOf, Authenticator, AuthenticatorError, Deciding, Decision, LoginKind, LoginRequest,
+    Refusal,
+};
 pub use dial::{DialError, DialStream};
 pub use events::{Event, EventFilter, EventGap, EventStream, Moment, NoEvent, TunnelEvent};
 pub use host::{check_tun_permission, local_addresses};
@@ -85,7 +90,8 @@ impl Builder {
         self
     }
 
-    /// Who decides about logins; without it the accounts of the store.
+    /// Who decides about logins; without it what `[authenticator]` names, else the accounts of the
+    /// store. Time-out, bounds and `accounts` of that section hold for it as well.
     #[must_use]
     pub fn authenticator(mut self, authenticator: Arc<dyn Authenticator>) -> Self {
         self.authenticator = Some(authenticator);
@@ -112,7 +118,8 @@ impl Builder {
     /// One sentence that says what is wrong and what to do.
     pub async fn start(self) -> Result<Concentrator, StartError> {
         // Opening the database, making keys and talking to the kernel block for a while.
-        tokio::task::spawn_blocking(move || start::start(self))
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || start::start(self, &runtime))
             .await
             .map_err(|_| StartError::Internal("the start was cancelled"))?
     }

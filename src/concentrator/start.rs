@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::runtime::Handle;
 use tunnelhead_crypto::{Secret, SystemRandom};
 
 use crate::config::{self, CertificatePolicy, Config};
@@ -36,8 +37,9 @@ use crate::tls::{
 };
 use crate::tun::{Device, Queue, TunConfig, TunError};
 
-use super::accounts::{Accounts, DirectoryAuthenticator};
+use super::accounts::Accounts;
 use super::api::{ApiHandle, Facts};
+use super::authenticator;
 use super::core::{Core, Counters, Services};
 use super::dial::{Dials, Route};
 use super::events::{EventHub, before_first};
@@ -127,6 +129,9 @@ pub enum StartError {
     /// Threads and descriptors.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] io::Error),
+    /// `[authenticator]`
+    #[error("[authenticator]: {0}")]
+    Authenticator(String),
     /// A fault of ours.
     #[error("{0}")]
     Internal(&'static str),
@@ -138,7 +143,7 @@ impl From<SecretsError> for StartError {
     }
 }
 
-pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
+pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, StartError> {
     let Builder { mut config, authenticator, store, tun } = builder;
     let mut degraded = Vec::new();
     create_state_dir(&config.state_dir)?;
@@ -193,9 +198,11 @@ pub(super) fn start(builder: Builder) -> Result<Concentrator, StartError> {
     });
     let shard_counters =
         (0..shards).map(|_| Arc::new(shard::ShardCounters::default())).collect::<Vec<_>>();
+    let (judge, outside) = authenticator::judge(&config, authenticator, &accounts, runtime)?;
     let core = Arc::new(Core {
-        authenticator: authenticator
-            .unwrap_or_else(|| Arc::new(DirectoryAuthenticator(Arc::clone(&accounts)))),
+        judge,
+        outside,
+        guests: Mutex::default(),
         accounts,
         leases: Mutex::new(leases),
         store: Arc::clone(&store),
@@ -608,6 +615,7 @@ fn session_config(
         auth_failed_linger: AUTH_FAILED_LINGER,
         rekey_after: config.data.rekey_after,
         credential_key: credential_key.duplicate(),
+        judge_rekeys: config.authenticator.rekeys,
         preauth_bytes: config.limits.login_bytes,
         frame_bytes: config.limits.frame_bytes,
     }

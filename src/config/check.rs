@@ -48,6 +48,21 @@ pub(super) fn problems(config: &Config, local: &[LocalAddress], out: &mut Vec<Pr
             format!("{} is not possible; write a value from 1280 to 1500", config.tun.mtu),
         );
     }
+    if config.authenticator.endpoint.is_some()
+        && config.authenticator.timeout >= config.limits.login_deadline
+    {
+        problem(
+            "authenticator.timeout",
+            format!(
+                "{}s must be shorter than limits.login_deadline, which is {}s",
+                config.authenticator.timeout.as_secs(),
+                config.limits.login_deadline.as_secs()
+            ),
+        );
+    }
+    if config.authenticator.endpoint.is_none() && config.authenticator.secret.is_some() {
+        problem("authenticator.url", "is missing; secret_file needs it".to_owned());
+    }
     if config.data.ciphers.is_empty() {
         problem("data.ciphers", "must name at least one cipher".to_owned());
     }

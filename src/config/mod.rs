@@ -4,6 +4,7 @@
 //! describes each key (a test compares the two). Nothing here opens a socket or asks the system
 //! which addresses it has: those are handed in, see [`LocalAddress`].
 
+mod authenticator;
 mod check;
 mod control;
 mod error;
@@ -21,6 +22,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 use tunnelhead_crypto::{AuthDigest, DataCipher, StaticKey, TlsCryptV2ServerKey};
 
+pub use authenticator::{AuthenticatorConfig, Endpoint};
 pub use control::{Audit, Control, Principal, Role, RoleRule, Whom};
 pub use error::{ConfigError, Problem};
 pub use limits::Limits;
@@ -55,6 +57,8 @@ pub struct Config {
     pub keepalive: Keepalive,
     /// `[isolation] allow`: host ports on the management address that routers may reach.
     pub allow: Vec<Allow>,
+    /// `[authenticator]`
+    pub authenticator: AuthenticatorConfig,
     /// `[threads]`
     pub threads: Threads,
     /// `[control]`: who may steer it.

@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 use super::error::ConfigError;
 use super::section::{Notes, Section};
 use super::{
-    Audit, CertificateFiles, CertificatePolicy, Config, Control, Data, Keepalive, Limits, Listener,
-    Pool, Threads, Tls, Tun, Wrap, values,
+    Audit, AuthenticatorConfig, CertificateFiles, CertificatePolicy, Config, Control, Data,
+    Keepalive, Limits, Listener, Pool, Threads, Tls, Tun, Wrap, values,
 };
 
 /// Largest accepted key or certificate file.
@@ -78,6 +78,7 @@ fn from_table(table: Table, base: &Path, notes: &mut Notes) -> Config {
         data: data(root.section("data")),
         keepalive: keepalive(root.section("keepalive")),
         allow: isolation(root.section("isolation")),
+        authenticator: AuthenticatorConfig::read(root.section("authenticator"), base),
         threads: threads(root.section("threads")),
         control: Control::read(root.section("control"), base),
         audit: Audit::read(root.section("audit")),

@@ -19,6 +19,8 @@ pub(super) struct Conn {
     pub(super) source: SocketAddr,
     /// What the admission table counted this connection under.
     pub(super) admitted_as: IpAddr,
+    /// Where its listener listens.
+    pub(super) dialled: Option<SocketAddr>,
     /// The settings of its listener when it came.
     pub(super) settings: Arc<SessionConfig>,
     /// Makes its TLS engines.

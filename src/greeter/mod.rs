@@ -126,6 +126,8 @@ pub struct Asker {
     pub ticket: Ticket,
     /// The router's real address.
     pub source: SocketAddr,
+    /// Where the listener that it dialled listens.
+    pub listener: Option<SocketAddr>,
 }
 
 /// How a login attempt ended, for the log and the counters.

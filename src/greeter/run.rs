@@ -283,6 +283,7 @@ impl Greeter {
         }
         let client = ClientId(self.shared.next_client.fetch_add(1, Ordering::Relaxed));
         let (settings, tls) = (Arc::clone(&listener.session), Arc::clone(&listener.tls));
+        let dialled = listener.socket.local_addr().ok();
         let proxied = listener.proxies.iter().any(|net| net.contains(&address.ip()));
         let stage = if proxied {
             Stage::ProxyHeader(Vec::new())
@@ -295,6 +296,7 @@ impl Greeter {
             socket,
             source: address,
             admitted_as: address.ip(),
+            dialled,
             settings,
             tls,
             stage,
@@ -450,6 +452,7 @@ impl Greeter {
                 client: conn.client,
                 ticket,
                 source: conn.source,
+                listener: conn.dialled,
             };
             match event {
                 Event::Tls(task) => {
@@ -468,7 +471,7 @@ impl Greeter {
                     self.services.assign(asker(ticket), identity);
                 }
                 Event::Established => established = true,
-                Event::Up | Event::KeysChanged { .. } => {}
+                Event::Up | Event::KeysChanged { .. } | Event::RekeyPresented { .. } => {}
                 Event::Close(reason) => {
                     close = Some((reason.code(), reason.to_string()));
                     break;

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::net::isolation::{Counters, DropReason, Policy};
 use crate::proto::ClientId;
-use crate::proto::session::{Assignment, Identity, Session, SessionInfo, TlsAnswer, TlsTask};
+use crate::proto::session::{
+    Assignment, AuthRequest, Identity, Session, SessionInfo, TlsAnswer, TlsTask,
+};
 use crate::sys::socket::TcpInfo;
 
 /// An authenticated session with its socket, on its one move from a greeter to its shard.
@@ -75,6 +77,10 @@ pub enum Cut {
     Removed,
     /// The client's certificate, or a CA of its chain, is on a revocation list.
     CertificateRevoked,
+    /// The authenticator gave the router another address.
+    Moved,
+    /// The authenticator refused the credential at a rekey.
+    Refused,
     /// The concentrator stops.
     Stopping,
 }
@@ -88,6 +94,8 @@ impl Cut {
             Self::Disabled => "account_disabled",
             Self::Removed => "account_removed",
             Self::CertificateRevoked => "certificate_revoked",
+            Self::Moved => "address_changed",
+            Self::Refused => "refused_at_rekey",
             Self::Stopping => "stopping",
         }
     }
@@ -104,6 +112,19 @@ pub struct ShardSettings {
     pub user_timeout: Duration,
     /// A router that has acknowledged nothing for so long is suspect; for newcomers.
     pub suspect_after: Duration,
+}
+
+/// Whose rekey it is.
+#[derive(Clone, Debug)]
+pub struct RekeyAsker {
+    /// The connection.
+    pub client: ClientId,
+    /// The router.
+    pub identity: Identity,
+    /// Its tunnel address.
+    pub address: Ipv4Addr,
+    /// Its real address.
+    pub source: SocketAddr,
 }
 
 /// What a shard can be told.
@@ -165,6 +186,9 @@ pub trait ShardServices: Send + Sync {
     fn tls_task(&self, greeter: usize, client: ClientId, task: TlsTask);
     /// Drops all engines of a client.
     fn forget(&self, greeter: usize, client: ClientId);
+    /// Shows the credential of a rekey to the authenticator. Nothing waits for the outcome; a
+    /// refusal comes back as [`Cut::Refused`].
+    fn judge_rekey(&self, asker: RekeyAsker, request: Box<AuthRequest>);
     /// Packets can flow both ways.
     fn up(&self, report: TunnelReport);
     /// The keys of a tunnel that is up were renewed.

@@ -26,7 +26,7 @@ use crate::telemetry::tally::Tally;
 use crate::tun::Queue;
 
 pub use message::{
-    Arrival, Cut, PacketBatch, ShardMessage, ShardServices, ShardSettings, TunnelReport,
+    Arrival, Cut, PacketBatch, RekeyAsker, ShardMessage, ShardServices, ShardSettings, TunnelReport,
 };
 
 /// Messages that wait for a shard before packet batches are dropped.

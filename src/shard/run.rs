@@ -23,7 +23,7 @@ use crate::sys::socket;
 use crate::telemetry::clock;
 use crate::tun::Queue;
 
-use super::message::{Arrival, Cut, PacketBatch, ShardMessage, ShardServices};
+use super::message::{Arrival, Cut, PacketBatch, RekeyAsker, ShardMessage, ShardServices};
 use super::suspicion::{Suspicion, Turn};
 use super::tunnel::{FlushBuffers, MAX_UNSENT_BYTES, Tunnel};
 use super::wheel::Wheel;
@@ -299,6 +299,15 @@ impl Shard {
                     let code = reason.code();
                     let _ = tunnel.flush(clock::now(), &mut self.rng, &mut self.buffers);
                     return self.close(key, code);
+                }
+                Event::RekeyPresented { request } => {
+                    let asker = RekeyAsker {
+                        client: tunnel.client,
+                        identity: tunnel.identity.clone(),
+                        address: tunnel.assignment.address,
+                        source: tunnel.real_address,
+                    };
+                    self.services.judge_rekey(asker, request);
                 }
                 Event::KeysChanged { .. } => {
                     self.counters.rekeys.fetch_add(1, Ordering::Relaxed);

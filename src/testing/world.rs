@@ -14,8 +14,8 @@ use tunnelhead_crypto::{DataCipher, FastRandom, RandomError, Secret, SecureRando
 
 use crate::proto::client::{Client, ClientConfig, ClientEvent};
 use crate::proto::session::{
-    Allowed, Assignment, CloseReason, Event, Identity, Session, SessionConfig, Ticket, TlsAnswer,
-    TlsOp, TlsTask, Verdict, WrapConfig,
+    Allowed, Assignment, AuthRequest, CloseReason, Event, Identity, Session, SessionConfig, Ticket,
+    TlsAnswer, TlsOp, TlsTask, Verdict, WrapConfig,
 };
 use crate::tls::TlsEngine as _;
 use crate::tls::null::{NullConfig, NullEngine, NullRole};
@@ -53,6 +53,7 @@ pub fn server_config(wrap: WrapConfig) -> SessionConfig {
         auth_failed_linger: Duration::from_secs(5),
         rekey_after: None,
         credential_key: Secret::new([3; 32]),
+        judge_rekeys: true,
         preauth_bytes: 64 * 1024,
         frame_bytes: 2048,
     }
@@ -92,6 +93,8 @@ pub struct World {
     pub client_rekeys: usize,
     /// Rekeys that the server has finished.
     pub server_rekeys: usize,
+    /// Credentials that rekeys have presented; whoever plays the authenticator takes them.
+    pub presented: Vec<AuthRequest>,
     /// Why the client closed, if it did.
     pub client_closed: Option<String>,
     /// Why the server closed, if it did.
@@ -148,6 +151,7 @@ impl World {
             up: false,
             client_rekeys: 0,
             server_rekeys: 0,
+            presented: Vec::new(),
             client_closed: None,
             server_closed: None,
             violations: Vec::new(),
@@ -408,6 +412,7 @@ impl World {
                 }
                 Event::Up => self.up = true,
                 Event::KeysChanged { .. } => self.server_rekeys += 1,
+                Event::RekeyPresented { request } => self.presented.push(*request),
                 Event::Close(reason) => self.server_closed = Some(reason),
                 Event::Established => {}
             }

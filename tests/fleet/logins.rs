@@ -4,10 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tunnelhead::concentrator::{Answer, Authenticator, LoginRequest};
+use tunnelhead::concentrator::{Accept, Authenticator, Deciding, Decision, LoginRequest};
 use tunnelhead::config::{CertificatePolicy, Config};
 use tunnelhead::control_api::types::{Login, NewRouter};
-use tunnelhead::proto::session::{Allowed, Identity, Verdict};
 use tunnelhead::testing::fleet::{Command, Fleet, Member, Message, View};
 use tunnelhead::testing::profiles;
 use tunnelhead::tls::CertAndKey;
@@ -81,10 +80,9 @@ fn the_same_refusal_whatever_was_wrong_with_the_credentials() {
 struct Anybody;
 
 impl Authenticator for Anybody {
-    fn authenticate(&self, login: LoginRequest, answer: Answer) {
+    fn authenticate<'a>(&'a self, login: &'a LoginRequest) -> Deciding<'a> {
         let name = String::from_utf8_lossy(&login.request.username).into_owned();
-        let identity = Identity(name.into());
-        answer.give(Verdict::Allow(Allowed { identity, cipher: None, auth: None }));
+        Box::pin(async move { Ok(Decision::Accept(Accept::new(name))) })
     }
 }
 

@@ -43,10 +43,9 @@ impl Found {
 }
 
 impl ApiHandle {
-    /// Hides tunnels of other tenants; an embedder's own accounts belong to nobody.
+    /// Hides tunnels of other tenants.
     fn in_scope(&self, scope: &Scope, name: &str) -> bool {
-        let directory = self.core.accounts.read();
-        scope.covers(directory.get(name).and_then(|account| account.tenant.as_deref()))
+        scope.covers(self.core.tenant_of(name).as_deref())
     }
 
     /// The session of a router that is up and in scope.
@@ -73,13 +72,15 @@ impl ApiHandle {
     ) -> Vec<Found> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let (live, directory) = (self.core.live(), self.core.accounts.read());
+        let guests = self.core.guests();
+        let account = |name: &str| directory.get(name).or_else(|| guests.get(name)).cloned();
         live.range::<str, _>((from, Bound::Unbounded))
             .filter(|(name, tunnel)| {
                 tunnel.up
                     && filter.name.as_deref().is_none_or(|pattern| name_matches(pattern, name))
                     && filter.holds(tunnel.address, tunnel.real_address.ip())
             })
-            .map(|(name, tunnel)| Found::new(name, tunnel, directory.get(name).cloned()))
+            .map(|(name, tunnel)| Found::new(name, tunnel, account(name)))
             .filter(|found| {
                 let account = found.account.as_deref();
                 let tenant = account.and_then(|account| account.tenant.as_deref());
@@ -158,7 +159,7 @@ impl ApiHandle {
         let found = self.in_scope(scope, name).then(|| {
             let live = self.core.live();
             let (name, tunnel) = live.get_key_value(name).filter(|(_, live)| live.up)?;
-            Some(Found::new(name, tunnel, self.core.accounts.read().get(name).cloned()))
+            Some(Found::new(name, tunnel, self.core.account_or_guest(name)))
         });
         let Some(found) = found.flatten() else { return Err(ApiError::tunnel_not_found(name)) };
         self.views(vec![found]).await.pop().ok_or_else(|| ApiError::tunnel_not_found(name))

@@ -38,6 +38,9 @@ pub struct SessionConfig {
     pub rekey_after: Option<Duration>,
     /// Key of the tag by which a rekey recognises the credential of the login.
     pub credential_key: Secret<32>,
+    /// True: a rekey's credential is shown to the authenticator once more
+    /// ([`Event::RekeyPresented`](super::Event::RekeyPresented)); nothing waits for it.
+    pub judge_rekeys: bool,
     /// Bytes that one session may make us hold, and TLS bytes that one engine may be sent.
     pub preauth_bytes: usize,
     /// Longest frame that is accepted; at most [`MAX_FRAME`](crate::proto::wire::MAX_FRAME).

@@ -1,5 +1,7 @@
 //! What ends a session and what a session refuses, each with a stable code and one sentence.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 use tunnelhead_crypto::{CryptoError, OpenError, RandomError, UnwrapError, WrapError};
 
@@ -54,6 +56,13 @@ pub enum CloseReason {
     KeyExchange,
     /// The login was refused.
     Denied(DenyReason),
+    /// The login was refused by an authenticator that says why.
+    Refused {
+        /// The reason.
+        reason: DenyReason,
+        /// Its sentence, bounded and printable.
+        text: Arc<str>,
+    },
     /// No cipher could be agreed on.
     Cipher(CipherRefusal),
     /// An accepted login got no address.
@@ -98,7 +107,7 @@ impl CloseReason {
             Self::RekeyFlood => "rekey_flood",
             Self::Tls { .. } => "tls",
             Self::KeyExchange => "key_exchange",
-            Self::Denied(reason) => reason.code(),
+            Self::Denied(reason) | Self::Refused { reason, .. } => reason.code(),
             Self::Cipher(refusal) => refusal.code(),
             Self::Assignment(refused) => refused.code(),
             Self::LoginTimeout => "login_timeout",
@@ -161,7 +170,14 @@ impl std::fmt::Display for CloseReason {
                 DenyReason::Clone => "Another router is logged in with this account and stays.",
                 DenyReason::Banned => "An operator has shut the router out for a while.",
                 DenyReason::Unavailable => "The authenticator gave no answer.",
+                DenyReason::Refused => "The authenticator refused.",
+                DenyReason::AddressConflict => {
+                    "The authenticator named an address that this router can not have."
+                }
             },
+            Self::Refused { reason, text } => {
+                return write!(f, "{} It says: {text}", Self::Denied(*reason));
+            }
             Self::Cipher(refusal) => return write!(f, "No cipher could be agreed on: {refusal}."),
             Self::Assignment(refused) => assignment_text(*refused),
             Self::LoginTimeout => "The login was not finished in time.",
@@ -292,6 +308,7 @@ impl CloseReason {
             | Self::Internal => Disposition::Silent,
             Self::Tls { .. }
             | Self::Denied(_)
+            | Self::Refused { .. }
             | Self::Cipher(_)
             | Self::Assignment(_)
             | Self::PeerExit

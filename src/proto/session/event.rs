@@ -164,6 +164,10 @@ pub enum DenyReason {
     Banned,
     /// The authenticator gave no answer in time, failed, or is overloaded.
     Unavailable,
+    /// An authenticator from outside refused; it alone knows why.
+    Refused,
+    /// The authenticator named an address that this router can not have.
+    AddressConflict,
 }
 
 impl DenyReason {
@@ -180,6 +184,27 @@ impl DenyReason {
             Self::Clone => "clone",
             Self::Banned => "banned",
             Self::Unavailable => "authenticator_unavailable",
+            Self::Refused => "refused_by_authenticator",
+            Self::AddressConflict => "address_conflict",
+        }
+    }
+
+    /// Whether somebody has looked at the credential and said no. Anything else is our own
+    /// trouble: it keeps newcomers out and ends no established tunnel.
+    pub fn is_refusal(self) -> bool {
+        match self {
+            Self::UnknownUser
+            | Self::WrongPassword
+            | Self::Disabled
+            | Self::CertificateMissing
+            | Self::CertificateMismatch
+            | Self::TooLong
+            | Self::Refused => true,
+            Self::BackOff
+            | Self::Clone
+            | Self::Banned
+            | Self::Unavailable
+            | Self::AddressConflict => false,
         }
     }
 }
@@ -191,6 +216,26 @@ pub enum Verdict {
     Allow(Allowed),
     /// Refuse.
     Deny(DenyReason),
+    /// Refuse, and let our log and our operator know what the authenticator said. The peer sees
+    /// what it sees for [`Self::Deny`].
+    Refuse {
+        /// The reason.
+        reason: DenyReason,
+        /// The authenticator's sentence, bounded and printable.
+        text: Arc<str>,
+    },
+}
+
+impl Verdict {
+    /// Whether an established tunnel whose credential was judged again has to end: an explicit
+    /// refusal, or an acceptance as somebody else. An authenticator that is dead, slow or
+    /// overloaded ends nothing.
+    pub fn ends_tunnel_of(&self, identity: &Identity) -> bool {
+        match self {
+            Self::Allow(allowed) => allowed.identity != *identity,
+            Self::Deny(reason) | Self::Refuse { reason, .. } => reason.is_refusal(),
+        }
+    }
 }
 
 /// The address of an accepted login.
@@ -251,6 +296,13 @@ pub enum Event {
     Established,
     /// Packets can flow both ways.
     Up,
+    /// A rekey presented the credential of the login, and [`super::SessionConfig::judge_rekeys`]
+    /// asks for another look at it. Nothing waits for the outcome; a refusal ends the session
+    /// from outside.
+    RekeyPresented {
+        /// What the client presented.
+        request: Box<AuthRequest>,
+    },
     /// A rekey is done; sealing goes on with this key.
     KeysChanged {
         /// Its key id, 1..=7.

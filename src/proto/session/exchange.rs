@@ -3,7 +3,7 @@
 use tunnelhead_crypto::{KeySource, SecretBytes, SecureRandom, credential_tag};
 
 use super::error::{CloseReason, SessionError};
-use super::event::ClientCertificate;
+use super::event::{AuthRequest, ClientCertificate};
 use super::shared::Shared;
 use crate::proto::control::{KeyMethod2, OptionsString, PeerInfo};
 
@@ -90,10 +90,15 @@ impl Exchange {
         Ok(KeyMethod2::encode_server(&self.server, &options)?)
     }
 
-    /// Hands the credential to whom it concerns; nothing stays here.
-    pub(super) fn take_credential(&mut self) -> (Vec<u8>, SecretBytes, bool) {
-        let username = std::mem::take(&mut self.username);
-        let password = std::mem::replace(&mut self.password, SecretBytes::from(Vec::new()));
-        (username, password, self.too_long)
+    /// Hands the credential to whom it concerns; nothing of it stays here.
+    pub(super) fn request(&mut self, certificate: Option<ClientCertificate>) -> Box<AuthRequest> {
+        Box::new(AuthRequest {
+            username: std::mem::take(&mut self.username),
+            password: std::mem::replace(&mut self.password, SecretBytes::from(Vec::new())),
+            too_long: self.too_long,
+            certificate,
+            options: self.options.clone(),
+            peer_info: self.peer_info.clone(),
+        })
     }
 }

@@ -13,8 +13,7 @@ use tunnelhead_crypto::{DataKeys, SecretBytes, SecureRandom};
 
 use super::error::{CloseReason, SessionError, assignment_text};
 use super::event::{
-    Allowed, Assignment, AssignmentRefused, AuthRequest, Event, Identity, Ticket, TlsAnswer,
-    TlsFacts, Verdict,
+    Allowed, Assignment, AssignmentRefused, Event, Identity, Ticket, TlsAnswer, TlsFacts, Verdict,
 };
 use super::exchange::{Exchange, Inbox};
 use super::key_state::{Channel, Op};
@@ -169,6 +168,10 @@ impl Login {
             Verdict::Deny(reason) => {
                 return Outcome::Refuse { reason: CloseReason::Denied(reason), text: None };
             }
+            Verdict::Refuse { reason, text: sentence } => {
+                let reason = CloseReason::Refused { reason, text: sentence };
+                return Outcome::Refuse { reason, text: None };
+            }
         };
         let chosen = negotiate::choose_cipher(CipherInput {
             server: &shared.config.ciphers,
@@ -273,16 +276,8 @@ impl Login {
     ) -> Result<(), SessionError> {
         self.channel.write(Op::KeyExchange, exchange.reply()?, shared)?;
         let ticket = shared.new_ticket();
-        let (username, password, too_long) = exchange.take_credential();
-        let request = AuthRequest {
-            username,
-            password,
-            too_long,
-            certificate: facts.client_certificate.clone(),
-            options: exchange.options.clone(),
-            peer_info: exchange.peer_info.clone(),
-        };
-        shared.event(Event::AuthNeeded { ticket, request: Box::new(request) });
+        let request = exchange.request(facts.client_certificate.clone());
+        shared.event(Event::AuthNeeded { ticket, request });
         self.stage = Stage::Verdict { ticket, offer: Box::new(Offer { facts, exchange }) };
         Ok(())
     }

@@ -89,13 +89,17 @@ impl Established {
         let mut rest = plain.to_vec();
         if let RekeyStage::KeyExchange { facts, inbox } = &mut rekey.stage {
             let certificate = facts.client_certificate.as_ref();
-            let Some((exchange, after)) = inbox.take(plain, certificate, shared, rng)? else {
+            let Some((mut exchange, after)) = inbox.take(plain, certificate, shared, rng)? else {
                 return Ok(());
             };
             rest = after;
             // The credential was judged at the login; the same one asks nobody again.
             if !tunnelhead_crypto::ct_eq(&exchange.credential_tag, &self.tunnel.credential_tag) {
                 return Err(SessionError::Closed(CloseReason::CredentialChanged));
+            }
+            if shared.config.judge_rekeys {
+                let request = exchange.request(facts.client_certificate.clone());
+                shared.event(Event::RekeyPresented { request });
             }
             let data = self.tunnel.params.derive(facts, &exchange, &self.link)?;
             let kept = KeyFacts {

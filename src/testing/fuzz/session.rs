@@ -358,7 +358,10 @@ impl Pair {
                 };
                 self.session.handle_assignment(self.now, ticket, assignment);
             }
-            Event::Established | Event::Up | Event::KeysChanged { .. } => {}
+            Event::Established
+            | Event::Up
+            | Event::KeysChanged { .. }
+            | Event::RekeyPresented { .. } => {}
             Event::Close(reason) => {
                 assert!(
                     !self.untouched || !self.peaceful,
@@ -433,6 +436,7 @@ fn server_config(wrap: u8) -> SessionConfig {
         auth_failed_linger: Duration::from_secs(5),
         rekey_after: None,
         credential_key: Secret::new([9; 32]),
+        judge_rekeys: false,
         preauth_bytes: 64 * 1024,
         frame_bytes: 2048,
     }

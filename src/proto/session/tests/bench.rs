@@ -52,6 +52,7 @@ pub(super) fn config() -> SessionConfig {
         auth_failed_linger: seconds(5),
         rekey_after: None,
         credential_key: Secret::new([9; 32]),
+        judge_rekeys: true,
         preauth_bytes: 64 * 1024,
         frame_bytes: 2048,
     }
@@ -130,6 +131,8 @@ pub(super) struct Bench {
     /// Bytes of the session that the peer has not read.
     pub(super) wire: Vec<u8>,
     pub(super) events: Vec<String>,
+    /// Credentials that rekeys have presented.
+    pub(super) presented: Vec<AuthRequest>,
     pub(super) closed: Option<CloseReason>,
     pub(super) error: Option<SessionError>,
     pub(super) verdict: Option<Verdict>,
@@ -204,6 +207,7 @@ impl Bench {
             inner: Vec::new(),
             wire: Vec::new(),
             events: Vec::new(),
+            presented: Vec::new(),
             closed: None,
             error: None,
             verdict: Some(allow()),
@@ -429,6 +433,7 @@ impl Bench {
             }
             Event::Established => self.events.push("established".into()),
             Event::Up => self.events.push("up".into()),
+            Event::RekeyPresented { request } => self.presented.push(*request),
             Event::KeysChanged { key_id } => self.events.push(format!("key {key_id}")),
             Event::Close(reason) => {
                 assert!(self.closed.is_none(), "closed twice");

@@ -159,6 +159,17 @@ fn the_old_key_opens_for_the_transition_window_and_not_longer() {
 }
 
 #[test]
+fn the_same_credential_is_shown_once_and_waits_for_nobody() {
+    let mut bench = Bench::up();
+    client_rekey(&mut bench, 1);
+    assert_eq!(key(&bench), Some(1), "nothing waited for a verdict");
+    let presented = std::mem::take(&mut bench.presented);
+    assert_eq!(presented.len(), 1);
+    assert_eq!(presented[0].username, b"router");
+    assert_eq!(presented[0].password.expose(), b"secret");
+}
+
+#[test]
 fn another_credential_ends_the_session() {
     for (username, password) in [("router", "changed"), ("other", "secret"), ("route", "rsecret")] {
         let mut bench = Bench::up();
@@ -166,6 +177,7 @@ fn another_credential_ends_the_session() {
         bench.send(Opcode::ControlV1, 1, b"hello");
         bench.key_exchange(1, ROUTER, Some(username), Some(password), None);
         assert_eq!(bench.closed, Some(CloseReason::CredentialChanged), "{username} {password}");
+        assert!(bench.presented.is_empty(), "a new login decides, not this one");
         assert_eq!(bench.live_engines(), 0);
     }
 }
