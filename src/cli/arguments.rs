@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::control_api::types::{Login, check_name};
+use crate::control_api::types::{Login, check_ban, check_name};
 
 /// An OpenVPN-compatible tunnel concentrator for fleets of MikroTik routers.
 #[derive(Debug, Parser)]
@@ -55,6 +55,22 @@ pub(super) enum Command {
     Tunnel(TunnelCommand),
     /// What happens, a line an event, until interrupted; waits for a concentrator that restarts
     Events(EventsArguments),
+    /// Routers that are kept out for a while
+    #[command(subcommand)]
+    Ban(BanCommand),
+    /// Connect standard input and output to a port of a router, through its tunnel; made for
+    /// ssh -o ProxyCommand='tunnelhead dial %h %p' NAME
+    Dial {
+        /// Name of the router
+        #[arg(value_parser = name)]
+        name: String,
+        /// Port of the router
+        #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+        port: u16,
+        /// Only in this session of the router, as "tunnel show" names it
+        #[arg(long, value_name = "N")]
+        generation: Option<u64>,
+    },
     /// Print the OpenAPI document of the control socket
     Openapi,
     /// Print the completions of a shell, as in "tunnelhead completions bash > /etc/bash_completion.d/tunnelhead"
@@ -84,12 +100,73 @@ pub(super) enum RouterCommand {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TunnelCommand {
-    /// Every tunnel
-    List,
+    /// Every tunnel, or those that fit all of the filters
+    List(TunnelFilters),
     /// One tunnel
     Show(Named),
-    /// Cut a tunnel; its router may come back at once
-    Disconnect(Named),
+    /// Cut a tunnel; without --ban its router may come back at once
+    Disconnect {
+        /// Name of the router
+        #[arg(value_parser = name)]
+        name: String,
+        /// Keep the router out for so long, as in 90s, 10m, 2h, 7d
+        #[arg(long, value_name = "TIME", value_parser = ban_time)]
+        ban: Option<u64>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TunnelFilters {
+    /// Name of the router; * stands for any characters
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// A tag of the router
+    #[arg(long)]
+    pub(super) tag: Option<String>,
+    /// Whose the router is
+    #[arg(long)]
+    pub(super) tenant: Option<String>,
+    /// up or suspect
+    #[arg(long, value_parser = PossibleValuesParser::new(["up", "suspect"]))]
+    pub(super) state: Option<String>,
+    /// The data cipher in use
+    #[arg(long)]
+    pub(super) cipher: Option<String>,
+    /// Tunnel address or real address, or a network that holds one of them
+    #[arg(long, value_name = "A")]
+    pub(super) address: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BanCommand {
+    /// Every ban
+    List,
+    /// Keep a router out and cut its tunnel; a ban ends with the concentrator, too
+    Set {
+        /// Name of the router
+        #[arg(value_parser = name)]
+        name: String,
+        /// For how long, as in 90s, 10m, 2h, 7d
+        #[arg(value_parser = ban_time)]
+        time: u64,
+    },
+    /// Let a router in again
+    Lift(Named),
+}
+
+/// Seconds out of a number with a unit.
+fn ban_time(text: &str) -> Result<u64, String> {
+    let split = text.len().saturating_sub(1);
+    let unit = match text.get(split..) {
+        Some("s") => 1,
+        Some("m") => 60,
+        Some("h") => 3600,
+        Some("d") => 86_400,
+        _ => return Err("write a number and a unit, as in 90s, 10m, 2h or 7d".to_owned()),
+    };
+    let number = text.get(..split).and_then(|number| number.parse::<u64>().ok());
+    let seconds = number.and_then(|number| number.checked_mul(unit)).unwrap_or(0);
+    check_ban("TIME", seconds).map_err(|error| error.message)
 }
 
 #[derive(Debug, Args)]

@@ -65,6 +65,10 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Router(command) => remote(socket).router(command).await,
         Command::Tunnel(command) => remote(socket).tunnel(command).await,
         Command::Events(arguments) => remote(socket).events(arguments).await,
+        Command::Ban(command) => remote(socket).ban(command).await,
+        Command::Dial { name, port, generation } => {
+            remote(socket).dial(&name, port, generation).await
+        }
         Command::Openapi => {
             output::print_json(&crate::control_api::openapi())?;
             Ok(ExitCode::SUCCESS)

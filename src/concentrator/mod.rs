@@ -26,6 +26,7 @@ mod bans;
 mod core;
 mod dial;
 mod events;
+mod handles;
 mod host;
 mod housekeeping;
 mod provisioning;
@@ -58,6 +59,7 @@ pub use authenticator::{
 };
 pub use dial::{DialError, DialStream};
 pub use events::{Event, EventFilter, EventGap, EventStream, Moment, NoEvent, TunnelEvent};
+pub use handles::{Routers, Tunnel, Tunnels};
 pub use host::{check_tun_permission, local_addresses};
 pub use start::StartError;
 
@@ -153,6 +155,24 @@ impl Concentrator {
     /// [`EventStream::position`]. The first thing it gives is a gap if not everything is held.
     pub fn events_after(&self, id: u64) -> EventStream {
         EventStream::new(&self.core.events, Some(id))
+    }
+
+    /// The router accounts.
+    pub fn routers(&self) -> Routers {
+        Routers::new(Arc::clone(&self.api))
+    }
+
+    /// The tunnels that are up.
+    pub fn tunnels(&self) -> Tunnels {
+        Tunnels::new(Arc::clone(&self.api))
+    }
+
+    /// The tunnel that a router has now.
+    ///
+    /// # Errors
+    /// `tunnel_not_found`.
+    pub fn tunnel(&self, router: &str) -> Result<Tunnel, ApiError> {
+        self.tunnels().get(router)
     }
 
     /// The handle that the control socket is served from.

@@ -403,6 +403,7 @@ impl Shard {
             congested: false,
             wants_write: false,
             up: false,
+            cut: None,
             dirty: false,
             suspicion: Suspicion::new(now, patience),
             written_at: now,
@@ -429,6 +430,7 @@ impl Shard {
         let Some(key) = self.key_of(address) else { return };
         let Some(tunnel) = self.tunnels.get_mut(key) else { return };
         if matches!(cut, Cut::Disconnected | Cut::Banned) {
+            tunnel.cut.get_or_insert(cut);
             // RESTART reaches the router only while a TLS engine lives; then the session closes.
             tunnel.session.shut(now, Shut::Restart);
             self.settle(key);
@@ -533,6 +535,7 @@ impl Shard {
 
     fn close(&mut self, key: usize, reason: &'static str) {
         let Some(tunnel) = self.tunnels.try_remove(key) else { return };
+        let reason = tunnel.cut.map_or(reason, Cut::code);
         let _ = self.epoll.remove(tunnel.socket.as_fd());
         self.routes.remove_if(tunnel.assignment.address, u32::try_from(key).unwrap_or(u32::MAX));
         self.counters.tunnels.fetch_sub(1, Ordering::Relaxed);

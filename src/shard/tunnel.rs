@@ -14,7 +14,7 @@ use crate::proto::session::{Assignment, Identity, Session};
 
 use crate::sys::socket;
 
-use super::message::TunnelReport;
+use super::message::{Cut, TunnelReport};
 use super::suspicion::Suspicion;
 
 /// Sealed ahead of the socket while it keeps up.
@@ -44,6 +44,8 @@ pub(super) struct Tunnel {
     /// EPOLLOUT is asked for.
     pub(super) wants_write: bool,
     pub(super) up: bool,
+    /// Why we end it, once we do.
+    pub(super) cut: Option<Cut>,
     /// Listed among the tunnels to flush at the end of this turn.
     pub(super) dirty: bool,
     /// Whether the router is still there.

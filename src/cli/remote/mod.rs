@@ -1,5 +1,6 @@
 //! Commands that ask a running concentrator: one file a group.
 
+mod dial;
 mod events;
 mod operations;
 mod router;

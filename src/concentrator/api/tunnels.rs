@@ -53,13 +53,13 @@ impl ApiHandle {
         &self,
         scope: &Scope,
         name: &str,
-    ) -> Option<(Ipv4Addr, Arc<Session>)> {
+    ) -> Option<Arc<Session>> {
         if !self.in_scope(scope, name) {
             return None;
         }
         let live = self.core.live();
         let tunnel = live.get(name).filter(|live| live.up)?;
-        Some((tunnel.address, Arc::clone(&tunnel.dials)))
+        Some(Arc::clone(&tunnel.dials))
     }
 
     /// The next tunnels behind `after`, as far as they can be judged without asking a shard.
@@ -235,7 +235,7 @@ impl ApiHandle {
         name: &str,
         to: DialTo,
     ) -> Result<DialStream, DialError> {
-        let (_, session) = self.session(scope, name).ok_or(DialError::NoTunnel)?;
+        let session = self.session(scope, name).ok_or(DialError::NoTunnel)?;
         let now = session.generation();
         if to.generation.is_some_and(|wanted| wanted != now) {
             return Err(DialError::GenerationChanged { now });

@@ -42,7 +42,7 @@ impl Session {
     }
 
     /// The router's tunnel address.
-    pub(super) fn address(&self) -> Ipv4Addr {
+    pub(crate) fn address(&self) -> Ipv4Addr {
         self.address
     }
 

@@ -5,6 +5,8 @@ mod operations;
 mod routers;
 mod tunnels;
 
+pub use tunnels::Dialled;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -99,13 +101,17 @@ impl Client {
         }
     }
 
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        UnixStream::connect(&self.path).await.map_err(|error| self.not_connected(&error))
+    }
+
     async fn exchange(
         &self,
         method: Method,
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<Bytes, ClientError> {
-        let stream = UnixStream::connect(&self.path).await.map_err(|e| self.not_connected(&e))?;
+        let stream = self.connect().await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(&e))?;
         let driver = tokio::spawn(connection);

@@ -1,11 +1,35 @@
 //! Tunnels.
 
-use hyper::Method;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
 
 use super::{Client, ClientError, path, with_query};
+use crate::control_api::ErrorCode;
 use crate::control_api::types::{
-    BanView, DisconnectQuery, List, NewBan, PageQuery, TunnelQuery, TunnelView,
+    BanView, DialQuery, DisconnectQuery, List, NewBan, PageQuery, TunnelQuery, TunnelView,
 };
+
+/// For places that others are about to give back.
+const BUSY_PATIENCE: Duration = Duration::from_secs(3);
+/// Between two questions.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// Longest text of a refusal.
+const MAX_REFUSAL_BYTES: usize = 64 * 1024;
+
+/// An open connection to a router.
+#[derive(Debug)]
+pub struct Dialled {
+    /// Its bytes, in both directions.
+    pub stream: UnixStream,
+    /// What came from the router together with the answer: it goes before what `stream` gives.
+    pub early: Bytes,
+}
 
 impl Client {
     /// `GET /v1/tunnels`, every page.
@@ -46,6 +70,56 @@ impl Client {
         let query = DisconnectQuery { ban: ban_seconds };
         let path = with_query(&path("tunnels", name)?, &query)?;
         self.send(Method::DELETE, &path, None::<&()>).await.map(drop)
+    }
+
+    /// `GET /v1/tunnels/{name}/dial`: a connection to a port of the router. While the concentrator
+    /// is busy it is asked again for [`BUSY_PATIENCE`].
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn dial(&self, name: &str, query: DialQuery) -> Result<Dialled, ClientError> {
+        let path = with_query(&format!("{}/dial", path("tunnels", name)?), &query)?;
+        let ask = async {
+            loop {
+                match self.upgrade(&path).await {
+                    Err(ClientError::Refused(error)) if error.code == ErrorCode::Busy => {
+                        tokio::time::sleep(BUSY_PAUSE).await;
+                    }
+                    answer => return answer,
+                }
+            }
+        };
+        match tokio::time::timeout(BUSY_PATIENCE, ask).await {
+            Ok(answer) => answer,
+            // The answer, whatever it is now.
+            Err(_) => self.upgrade(&path).await,
+        }
+    }
+
+    async fn upgrade(&self, path: &str) -> Result<Dialled, ClientError> {
+        let stream = self.connect().await?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(&e))?;
+        let driver = tokio::spawn(connection.with_upgrades());
+        let request = Request::builder()
+            .uri(path)
+            .header(header::HOST, "localhost")
+            .header(header::CONNECTION, "upgrade")
+            .header(header::UPGRADE, "tcp")
+            .body(Full::new(Bytes::new()))
+            .map_err(|e| self.broken(&e))?;
+        let response = sender.send_request(request).await.map_err(|e| self.broken(&e))?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_REFUSAL_BYTES).collect().await;
+            driver.abort();
+            return Err(self.refused(status, &body.map_err(|e| self.broken(&e))?.to_bytes()));
+        }
+        let upgraded = hyper::upgrade::on(response).await.map_err(|e| self.broken(&e))?;
+        let parts = upgraded
+            .downcast::<TokioIo<UnixStream>>()
+            .map_err(|_| self.broken(&"the upgraded connection is not the one that was made"))?;
+        Ok(Dialled { stream: parts.io.into_inner(), early: parts.read_buf })
     }
 
     /// `GET /v1/bans`, every page.

@@ -1,5 +1,6 @@
 //! `/v1/tunnels/{name}/dial`: the HTTP connection becomes a TCP connection to a router.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Extension;
@@ -14,10 +15,13 @@ use utoipa_axum::routes;
 
 use super::Shared;
 use super::body::{NamePath, known, query, timed};
+use super::record::{self, AuditDetail};
+use crate::audit::{Action, Who};
 use crate::control_api::caller::Caller;
 use crate::control_api::error::{ApiError, ErrorCode};
-use crate::control_api::handle::{Dialled, Traffic};
+use crate::control_api::handle::Dialled;
 use crate::control_api::relay::{End, relay};
+use crate::control_api::server::Connection;
 use crate::control_api::stall::Stall;
 use crate::control_api::types::{DialQuery, DialTo};
 use crate::telemetry::clock;
@@ -78,6 +82,10 @@ async fn dial_by_post(
 }
 
 async fn open(shared: Shared, caller: Caller, name: NamePath, mut request: Request) -> Response {
+    let who = request
+        .extensions()
+        .get::<Connection>()
+        .map(|connection| record::who(&connection.peer, &connection.door, request.headers()));
     let asked = || {
         let name = known(name, ApiError::tunnel_not_found)?;
         let to = query::<DialQuery>(request.uri())?.check()?;
@@ -98,23 +106,30 @@ async fn open(shared: Shared, caller: Caller, name: NamePath, mut request: Reque
                 generation = dialled.generation,
                 "dial opened"
             );
-            tokio::spawn(carry(shared, caller, name, to, dialled, upgrade));
+            let detail = AuditDetail(BTreeMap::from([(
+                "generation".to_owned(),
+                dialled.generation.to_string(),
+            )]));
+            let ending = Ending { who: who.unwrap_or_default(), name, to };
+            tokio::spawn(carry(shared, ending, dialled, upgrade));
             let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, PROTOCOL)];
-            (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+            let mut response = (StatusCode::SWITCHING_PROTOCOLS, headers).into_response();
+            response.extensions_mut().insert(detail);
+            response
         }
         Err(error) => error.into_response(),
     }
 }
 
-/// Carries the bytes, and says how it went.
-async fn carry(
-    shared: Shared,
-    caller: Caller,
+/// What is known of a dial when it ends.
+struct Ending {
+    who: Who,
     name: String,
     to: DialTo,
-    dialled: Dialled,
-    upgrade: OnUpgrade,
-) {
+}
+
+/// Carries the bytes, and says how it went.
+async fn carry(shared: Shared, ending: Ending, dialled: Dialled, upgrade: OnUpgrade) {
     let begin = clock::now();
     let Dialled { connection, generation, session_end, traffic } = dialled;
     let mut stopped = shared.stopped;
@@ -130,18 +145,35 @@ async fn carry(
         None => End::ClientGone,
     };
     let seconds = clock::now().saturating_duration_since(begin).as_secs();
-    let Traffic { .. } = *traffic;
+    let Ending { who, name, to } = ending;
+    let (rx_bytes, tx_bytes) = (traffic.from_router(), traffic.to_router());
+    let end = end.code();
     tracing::info!(
         router = name,
         port = to.port,
-        uid = caller.uid,
+        uid = who.uid,
         generation,
         seconds,
-        from_router = traffic.from_router(),
-        to_router = traffic.to_router(),
-        end = end.code(),
+        rx_bytes,
+        tx_bytes,
+        end,
         "dial ended"
     );
+    let detail = [
+        ("port", to.port.to_string()),
+        ("generation", generation.to_string()),
+        ("seconds", seconds.to_string()),
+        ("rx_bytes", rx_bytes.to_string()),
+        ("tx_bytes", tx_bytes.to_string()),
+        ("end", end.to_owned()),
+    ];
+    let action = Action {
+        what: "dial.ended".to_owned(),
+        router: Some(name),
+        detail: detail.map(|(name, value)| (name.to_owned(), value)).into(),
+        ..Action::default()
+    };
+    shared.handle.note_audit(who, action);
 }
 
 /// The raw connection, with what the client has sent behind its request.
