@@ -1,5 +1,7 @@
 //! Commands and flags.
 
+pub(super) mod login;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -78,6 +80,12 @@ pub(super) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Why a router can't log in, or what troubles the fleet, and what mends it
+    Why(login::Why),
+    /// The last login attempts
+    Logins(login::Logins),
+    /// What crossed the wire in a router's last login, without secrets
+    Capture(login::Capture),
     /// How the concentrator is; exit code 0 only when the TUN device and all listeners are up
     Status,
 }
@@ -307,6 +315,11 @@ mod tests {
             "tunnelhead events --tag site=a --tenant t",
             "tunnelhead openapi",
             "tunnelhead completions bash",
+            "tunnelhead why a",
+            "tunnelhead why --fleet",
+            "tunnelhead why --fleet --since 2h",
+            "tunnelhead logins --outcome failed --source 192.0.2.1 --unknown --limit 5",
+            "tunnelhead capture a -o f",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}\n{error}"));
         }
@@ -332,6 +345,11 @@ mod tests {
             "tunnelhead completions csh",
             "tunnelhead events --after x",
             "tunnelhead events --router ../a",
+            "tunnelhead why",
+            "tunnelhead why a --fleet",
+            "tunnelhead why a --since 2h",
+            "tunnelhead why --fleet --since 2",
+            "tunnelhead capture",
         ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
         }

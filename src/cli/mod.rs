@@ -79,6 +79,9 @@ async fn dispatch(arguments: Arguments) -> Outcome {
             output::print(&String::from_utf8_lossy(&text))?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Why(command) => remote(socket).why(command).await,
+        Command::Logins(command) => remote(socket).logins(command).await,
+        Command::Capture(command) => remote(socket).capture(command).await,
         Command::Status => remote(socket).status().await,
     }
 }

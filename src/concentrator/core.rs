@@ -22,6 +22,7 @@ use crate::shard::{
 use crate::store::{Change, Store};
 use crate::sys::mailbox::Mailbox;
 use crate::telemetry::clock;
+use crate::telemetry::flight::Recorder;
 
 use super::accounts::Accounts;
 use super::authenticator::{Answer, Guests, Judge, LoginKind, LoginRequest, OutsideCounters};
@@ -52,6 +53,7 @@ pub(super) struct Core {
     pub(super) events: Arc<EventHub>,
     pub(super) counts: Counters,
     pub(super) dials: Arc<Dials>,
+    pub(super) recorder: Mutex<Recorder>,
 }
 
 /// Plain counters of the login path.
@@ -378,6 +380,7 @@ impl GreeterServices for Services {
             drop(live);
             core.greeting.closed.note("revoked_meanwhile");
             core.tell_greeter(departure.greeter, GreeterMessage::Forget(departure.client));
+            core.note_revoked(departure.record, departure.trace);
             return;
         }
         core.counts.logins.fetch_add(1, Ordering::Relaxed);
@@ -392,6 +395,8 @@ impl GreeterServices for Services {
             replaced.dials.cut("replaced_by_new_login");
         }
         let departure = *departure;
+        // Before its shard can say that it is up.
+        core.note_logged_in(departure.record, departure.trace);
         core.tell_shard(
             address,
             ShardMessage::Arrival(Box::new(Arrival {
@@ -413,6 +418,7 @@ impl GreeterServices for Services {
     }
 
     fn login_failed(&self, end: LoginEnd) {
+        self.0.note_failed(end.record, end.trace);
         let Some(username) = end.username else {
             tracing::trace!(client = end.client.0, reason = end.reason, "closed before a login");
             return;
@@ -462,6 +468,7 @@ impl ShardServices for Services {
         {
             live.up = true;
         }
+        self.0.note_up(&report.identity.0, report.client.0);
         let cipher = report.info.cipher.map_or("", DataCipher::name);
         tracing::info!(router = %report.identity.0, address = %report.address, cipher, "tunnel up");
         tracing::debug!(router = %report.identity.0, real_address = %report.real_address, "from");
@@ -489,6 +496,7 @@ impl ShardServices for Services {
                 ended.dials.cut(reason);
             }
         }
+        core.note_down(&report.identity.0, report.client.0, reason);
         let unix = clock::unix_seconds();
         core.leases().touch(&report.identity.0, unix);
         core.store.submit(

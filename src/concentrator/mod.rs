@@ -26,6 +26,7 @@ mod bans;
 mod core;
 mod dial;
 mod events;
+mod flights;
 mod handles;
 mod host;
 mod housekeeping;

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use crate::store::{Change, Snapshot, Store, StoreError};
 use crate::sys::mailbox::Mailbox;
 use crate::sys::rlimit;
 use crate::telemetry::clock;
+use crate::telemetry::flight::{Limits, Recorder};
 use crate::telemetry::tally::Tally;
 use crate::tls::certificate;
 use crate::tls::pki::{self, PkiError, PkiRequest};
@@ -180,6 +181,7 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
     }
     let alive_at = snapshot.marks.alive_at;
     let reserved = snapshot.marks.events_reserved;
+    let recorder = flights_of(&snapshot);
     let leases = load_leases(&config, snapshot, &secrets, &mut degraded)?;
     let mut housekeeping = Housekeeping::default();
     forget_leases(&store, config.limits.lease_quarantine);
@@ -195,6 +197,7 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
         closed: Tally::default(),
         in_progress: AtomicUsize::new(0),
         ended: AtomicUsize::new(0),
+        certificates: AtomicU32::new(0),
     });
     let shard_counters =
         (0..shards).map(|_| Arc::new(shard::ShardCounters::default())).collect::<Vec<_>>();
@@ -230,6 +233,7 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
             }),
             config.limits.dials,
         )),
+        recorder: Mutex::new(recorder),
     });
     core.make_room_for_events();
     let services = Arc::new(Services(Arc::clone(&core)));
@@ -340,6 +344,17 @@ fn load_accounts(
         }
     }
     Ok(accounts)
+}
+
+/// An empty flight recorder that knows where routers were last seen.
+fn flights_of(snapshot: &Snapshot) -> Recorder {
+    let mut recorder = Recorder::new(Limits::default());
+    for seen in &snapshot.activity {
+        if let Some(home) = seen.real_address {
+            recorder.fleet.seed(&seen.router, home);
+        }
+    }
+    recorder
 }
 
 fn load_leases(
@@ -652,6 +667,12 @@ fn facts(
         management_address: config.management_address,
         pool: config.pool.network.to_string(),
         certificates: certificates.pairs.iter().filter_map(certificate_status).collect(),
+        legacy_listener: listening
+            .iter()
+            .zip(&config.listeners)
+            .find(|(_, listener)| listener.legacy)
+            .map(|(address, _)| *address),
+        ciphers: config.data.ciphers.iter().map(|cipher| cipher.name().to_owned()).collect(),
         degraded: std::mem::take(degraded),
     }
 }

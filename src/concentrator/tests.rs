@@ -20,6 +20,7 @@ use crate::store::{
     Snapshot, Store, StoreError, StoreHealth,
 };
 use crate::telemetry::clock;
+use crate::telemetry::flight::Flight;
 use crate::testing::world::{random, server_config};
 use crate::tun::{Queue, memory};
 
@@ -127,6 +128,9 @@ fn departure(
     let address = head.core.leases().address_of(name).unwrap();
     let config = Arc::new(server_config(WrapConfig::None));
     let session = Session::new(config, clock::now(), 0, &mut random(client, 0)).unwrap();
+    let mut flight = Flight::new(client, clock::now(), 0, real_address, 0, false);
+    flight.allowed(name.into());
+    let (record, trace) = flight.logged_in();
     let departure = Departure {
         client: ClientId(client),
         identity: Identity(name.into()),
@@ -141,6 +145,8 @@ fn departure(
         unsent: Vec::new(),
         greeter: 0,
         accepted_at,
+        record,
+        trace,
     };
     (Box::new(departure), peer)
 }

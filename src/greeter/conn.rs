@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::proto::ClientId;
 use crate::proto::session::{Assignment, Identity, Session, SessionConfig};
+use crate::telemetry::flight::Flight;
 use crate::tls::TlsContext;
 
 use super::engines::Engines;
@@ -39,8 +40,10 @@ pub(super) struct Conn {
     pub(super) last_heard: Instant,
     /// Bytes counted against the budget of the process.
     pub(super) buffered: usize,
-    /// The user name of the attempt, for the record.
+    /// The user name of the attempt, for the log.
     pub(super) username: Option<Vec<u8>>,
+    /// What was seen of the attempt.
+    pub(super) flight: Flight,
     /// Waits for EPOLLOUT.
     pub(super) wants_write: bool,
     /// Reads are off until a handshake slot is free.

@@ -17,7 +17,7 @@ mod run;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ use crate::proto::session::{
     TlsAnswer, TlsTask, Verdict,
 };
 use crate::sys::mailbox::Mailbox;
+use crate::telemetry::flight::Record;
+use crate::telemetry::flight::capture::Trace;
 use crate::telemetry::tally::Tally;
 use crate::tls::TlsContext;
 
@@ -82,6 +84,8 @@ pub struct GreeterShared {
     pub in_progress: AtomicUsize,
     /// Greeter threads that have ended, in whatever way.
     pub ended: AtomicUsize,
+    /// The present set of server certificates; rises with each change of them.
+    pub certificates: AtomicU32,
 }
 
 /// Notes the end of a thread, a panic included.
@@ -113,6 +117,10 @@ pub struct Departure {
     pub greeter: usize,
     /// When the connection was accepted.
     pub accepted_at: Instant,
+    /// What was seen of the login.
+    pub record: Record,
+    /// What crossed the wire.
+    pub trace: Trace,
 }
 
 /// Where to send an answer.
@@ -143,6 +151,10 @@ pub struct LoginEnd {
     pub reason: &'static str,
     /// One sentence.
     pub detail: String,
+    /// What was seen of the login.
+    pub record: Record,
+    /// What crossed the wire.
+    pub trace: Trace,
 }
 
 /// What a greeter asks of the rest of the process. Calls return at once; answers come back as

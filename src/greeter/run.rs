@@ -14,11 +14,15 @@ use tunnelhead_crypto::FastRandom;
 use crate::net::admission::Admission;
 use crate::net::proxy_protocol;
 use crate::proto::ClientId;
-use crate::proto::session::{Disposition, Event, Session, SessionConfig, SessionError};
+use crate::proto::session::{
+    AuthRequest, Disposition, Event, Session, SessionConfig, SessionError, TlsAnswer, TlsOp,
+    TlsTask, WrapConfig,
+};
 use crate::sys::epoll::{self, Epoll, Interest};
 use crate::sys::mailbox::Mailbox;
 use crate::sys::sched;
 use crate::telemetry::clock;
+use crate::telemetry::flight::{Certificate, Flight, KeyExchange};
 use crate::tls::TlsContext;
 
 use super::conn::{Conn, Login, Stage};
@@ -173,10 +177,13 @@ impl Greeter {
     fn on_message(&mut self, now: Instant, message: GreeterMessage) {
         match message {
             GreeterMessage::Verdict(client, ticket, verdict) => {
+                self.note(client, |flight| flight.verdict(now));
                 self.with_login(client, |login| login.session.handle_verdict(now, ticket, verdict));
                 self.drive_client(now, client);
             }
             GreeterMessage::Assignment(client, ticket, assignment) => {
+                let address = assignment.as_ref().ok().map(|assigned| assigned.address);
+                self.note(client, |flight| flight.address(now, address));
                 self.with_login(client, |login| {
                     login.assignment = assignment.ok();
                     login.session.handle_assignment(now, ticket, assignment);
@@ -204,6 +211,14 @@ impl Greeter {
         let Some(&key) = self.by_client.get(&client) else { return };
         if let Some(Conn { stage: Stage::Session(login), .. }) = self.conns.get_mut(key) {
             act(login);
+        }
+    }
+
+    /// Writes something down about a connection.
+    fn note(&mut self, client: ClientId, write: impl FnOnce(&mut Flight)) {
+        let conn = self.by_client.get(&client).and_then(|&key| self.conns.get_mut(key));
+        if let Some(conn) = conn {
+            write(&mut conn.flight);
         }
     }
 
@@ -291,6 +306,9 @@ impl Greeter {
             self.begin(now, &settings, &tls)?
         };
         let deadline = now + self.limits.login_deadline;
+        let wrapped = !matches!(settings.wrap, WrapConfig::None);
+        let mut flight = Flight::new(client.0, now, clock::unix_millis(), address, index, wrapped);
+        flight.served_with(self.shared.certificates.load(Ordering::Relaxed));
         let key = self.conns.insert(Conn {
             client,
             socket,
@@ -308,6 +326,7 @@ impl Greeter {
             last_heard: now,
             buffered: 0,
             username: None,
+            flight,
             wants_write: false,
             paused: false,
             paused_at: now,
@@ -379,6 +398,7 @@ impl Greeter {
                         let mut rest = held.split_off(used.min(held.len()));
                         if let Some(source) = header.source {
                             conn.source = super::canonical(source);
+                            conn.flight.proxied(now, conn.source);
                         }
                         let settings = Arc::clone(&conn.settings);
                         let tls = Arc::clone(&conn.tls);
@@ -398,6 +418,8 @@ impl Greeter {
                 }
             }
             Stage::Session(login) => {
+                // Before the session decrypts in place.
+                conn.flight.received(now, bytes);
                 // No data keys exist before the push reply, so nothing can reach the sink.
                 match login.session.handle_link(now, bytes, &mut |_| {}) {
                     Ok(()) => self.drive(now, key),
@@ -414,7 +436,7 @@ impl Greeter {
             && let Stage::Session(login) = &mut conn.stage
             && reason.disposition() == Disposition::Drain
         {
-            while login.session.poll_transmit(now, &mut conn.out) {}
+            transmit(now, &mut login.session, &mut conn.out, &mut conn.flight);
             let _ = conn.flush();
         }
         self.close(key, reason.code(), &format!("{reason} ({error})"));
@@ -445,7 +467,7 @@ impl Greeter {
         loop {
             let Some(conn) = self.conns.get_mut(key) else { return };
             let Stage::Session(login) = &mut conn.stage else { return };
-            while login.session.poll_transmit(now, &mut conn.out) {}
+            transmit(now, &mut login.session, &mut conn.out, &mut conn.flight);
             let Some(event) = login.session.poll_event() else { break };
             let asker = |ticket| Asker {
                 greeter: self.index,
@@ -456,7 +478,9 @@ impl Greeter {
             };
             match event {
                 Event::Tls(task) => {
+                    note_task(&mut conn.flight, now, &task);
                     let Some(answer) = login.engines.execute(task) else { continue };
+                    note_answer(&mut conn.flight, now, &answer);
                     let result = login.session.handle_tls_answer(now, answer, &mut self.rng);
                     if let Err(error) = result {
                         return self.fail(now, key, &error);
@@ -464,19 +488,35 @@ impl Greeter {
                 }
                 Event::AuthNeeded { ticket, request } => {
                     conn.username = Some(request.username.clone());
+                    note_request(&mut conn.flight, now, &request);
                     self.services.authenticate(asker(ticket), request);
                 }
                 Event::AssignmentNeeded { ticket, identity } => {
                     login.identity = Some(identity.clone());
+                    conn.flight.allowed(Arc::clone(&identity.0));
                     self.services.assign(asker(ticket), identity);
                 }
-                Event::Established => established = true,
+                Event::Established => {
+                    established = true;
+                    if login.session.push_requested() {
+                        conn.flight.push_requested(now);
+                    }
+                    let info = login.session.info();
+                    let cipher = info.cipher.map_or("", |cipher| cipher.name());
+                    let digest = info.digest.map_or("", |digest| digest.name());
+                    conn.flight.push_reply(now, cipher, digest);
+                }
                 Event::Up | Event::KeysChanged { .. } | Event::RekeyPresented { .. } => {}
                 Event::Close(reason) => {
                     close = Some((reason.code(), reason.to_string()));
                     break;
                 }
             }
+        }
+        if let Some(Conn { stage: Stage::Session(login), flight, .. }) = self.conns.get_mut(key)
+            && login.session.push_requested()
+        {
+            flight.push_requested(now);
         }
         if let Some((code, detail)) = close {
             // Whatever the session has said last (an alert, AUTH_FAILED) goes out first.
@@ -538,6 +578,7 @@ impl Greeter {
         };
         self.admission().succeeded(now, source.ip());
         self.parked.insert(conn.client, login.engines, assignment.address);
+        let (record, trace) = conn.flight.logged_in();
         self.services.depart(Box::new(Departure {
             client: conn.client,
             identity,
@@ -548,6 +589,8 @@ impl Greeter {
             unsent: std::mem::take(&mut conn.out),
             greeter: self.index,
             accepted_at: conn.accepted_at,
+            record,
+            trace,
         }));
     }
 
@@ -567,12 +610,15 @@ impl Greeter {
     fn close(&mut self, key: usize, code: &'static str, detail: &str) {
         let Some(conn) = self.remove(key) else { return };
         self.shared.closed.note(code);
+        let (record, trace) = conn.flight.failed(clock::now(), code, detail);
         self.services.login_failed(LoginEnd {
             client: conn.client,
             source: conn.source,
             username: conn.username,
             reason: code,
             detail: detail.to_owned(),
+            record,
+            trace,
         });
     }
 
@@ -669,4 +715,46 @@ fn set_interest(epoll: &Epoll, key: usize, conn: &Conn) {
     if let Err(error) = epoll.modify(conn.socket.as_fd(), key as u64, interest) {
         tracing::debug!(%error, "a connection can't be watched");
     }
+}
+
+/// Lets the session write, and the flight recorder read along.
+fn transmit(now: Instant, session: &mut Session, out: &mut Vec<u8>, flight: &mut Flight) {
+    let start = out.len();
+    while session.poll_transmit(now, out) {}
+    flight.sent(now, out.get(start..).unwrap_or_default());
+}
+
+fn note_task(flight: &mut Flight, now: Instant, task: &TlsTask) {
+    if let TlsOp::Input(bytes) = &task.op {
+        flight.tls_input(now, bytes);
+    }
+}
+
+fn note_answer(flight: &mut Flight, now: Instant, answer: &TlsAnswer) {
+    if let Some(sentence) = &answer.error {
+        flight.tls_failed(sentence);
+    } else if !answer.ciphertext.is_empty() {
+        flight.tls_output(now);
+    }
+    if let Some(facts) = &answer.established {
+        let certificate = facts.client_certificate.as_ref().map(|certificate| Certificate {
+            common_name: certificate.common_name.clone().into(),
+            fingerprint: certificate.fingerprint,
+            serial: certificate.serial.clone().into(),
+            issuer: certificate.issuer_hash,
+        });
+        flight.tls_established(now, &facts.version, &facts.suite, certificate);
+    }
+}
+
+/// The password stays where it is.
+fn note_request(flight: &mut Flight, now: Instant, request: &AuthRequest) {
+    flight.key_exchange(
+        now,
+        KeyExchange {
+            username: &request.username,
+            options: request.options.raw(),
+            peer_info: request.peer_info.raw(),
+        },
+    );
 }

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod event_log;
 pub mod exposition;
+pub mod flight;
 pub mod histogram;
 pub mod log_filter;
 pub mod tally;

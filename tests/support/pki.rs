@@ -62,6 +62,18 @@ impl Authority {
         self.identity(name, &self.client_key, Purpose::Client)
     }
 
+    /// A client certificate that is valid from and to these moments (`YYYYMMDDhhmmssZ`), with an
+    /// RSA key of so many bits.
+    #[allow(dead_code, reason = "not every test needs certificates that are refused")]
+    pub(crate) fn client_with(&self, name: &str, from: &str, to: &str, bits: u32) -> Identity {
+        let key = Rsa::generate(bits).and_then(PKey::from_rsa).expect("an RSA key");
+        let certificate = issue_dated(name, &key, Some(self), Purpose::Client, from, to);
+        Identity {
+            certificate: text(certificate.to_pem()),
+            key: text(key.private_key_to_pem_pkcs8()),
+        }
+    }
+
     fn identity(&self, name: &str, key: &PKey<Private>, purpose: Purpose) -> Identity {
         let certificate = issue(name, key, Some(self), purpose);
         Identity {
@@ -80,6 +92,18 @@ fn text(pem: Result<Vec<u8>, openssl::error::ErrorStack>) -> String {
 }
 
 fn issue(name: &str, key: &PKey<Private>, issuer: Option<&Authority>, purpose: Purpose) -> X509 {
+    // Fixed dates: a test must not depend on the host's clock.
+    issue_dated(name, key, issuer, purpose, "20000101000000Z", "20491231235959Z")
+}
+
+fn issue_dated(
+    name: &str,
+    key: &PKey<Private>,
+    issuer: Option<&Authority>,
+    purpose: Purpose,
+    from: &str,
+    to: &str,
+) -> X509 {
     let build = || {
         let mut subject = X509NameBuilder::new()?;
         subject.append_entry_by_nid(Nid::COMMONNAME, name)?;
@@ -92,9 +116,8 @@ fn issue(name: &str, key: &PKey<Private>, issuer: Option<&Authority>, purpose: P
         builder.set_serial_number(&serial)?;
         builder.set_subject_name(&subject)?;
         builder.set_pubkey(key)?;
-        // Fixed dates: a test must not depend on the host's clock.
-        builder.set_not_before(Asn1Time::from_str("20000101000000Z")?.as_ref())?;
-        builder.set_not_after(Asn1Time::from_str("20491231235959Z")?.as_ref())?;
+        builder.set_not_before(Asn1Time::from_str(from)?.as_ref())?;
+        builder.set_not_after(Asn1Time::from_str(to)?.as_ref())?;
         match purpose {
             Purpose::Authority => {
                 builder.append_extension(BasicConstraints::new().critical().ca().build()?)?;

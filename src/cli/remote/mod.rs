@@ -2,6 +2,7 @@
 
 mod dial;
 mod events;
+mod login;
 mod operations;
 mod router;
 mod tunnel;

@@ -9,7 +9,7 @@ mod routers;
 mod store;
 mod tunnels;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -45,6 +45,10 @@ pub(super) struct Facts {
     pub(super) management_address: Ipv4Addr,
     pub(super) pool: String,
     pub(super) certificates: Vec<CertificateStatus>,
+    /// A listener for old TLS, if there is one.
+    pub(super) legacy_listener: Option<SocketAddr>,
+    /// Allowed data ciphers, OpenVPN's spelling.
+    pub(super) ciphers: Vec<String>,
     /// What was found wanting at the start.
     pub(super) degraded: Vec<Degraded>,
 }

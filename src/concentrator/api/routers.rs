@@ -221,6 +221,7 @@ impl ApiHandle {
         self.commit(vec![Change::DeleteRouter { name: Arc::clone(&account.name) }, released])
             .await?;
         self.core.accounts.write().remove(name);
+        self.core.recorder().forget(name);
         self.core.cut(name, Cut::Removed);
         self.core.leases().release(name, unix);
         tracing::info!(router = name, "router removed");

@@ -1,6 +1,7 @@
 //! The other end of the control socket, for the command line.
 
 mod events;
+mod logins;
 mod operations;
 mod routers;
 mod tunnels;

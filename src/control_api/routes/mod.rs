@@ -9,6 +9,7 @@ mod bans;
 mod body;
 mod dial;
 mod events;
+mod logins;
 mod operations;
 mod record;
 mod rights;
@@ -56,6 +57,7 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(dial::routes())
         .merge(bans::routes())
         .merge(events::routes())
+        .merge(logins::routes())
 }
 
 /// The OpenAPI document of this version.

@@ -4,6 +4,7 @@
 
 mod audit;
 mod event;
+mod login;
 mod page;
 mod router;
 mod status;
@@ -21,6 +22,10 @@ use super::error::ApiError;
 pub use audit::{AuditCheck, AuditEntry, AuditQuery, AuditSegment};
 pub(crate) use event::EventDocument;
 pub use event::{Event, EventFilter, EventGap, EventRecord, Moment, TunnelEvent};
+pub use login::{
+    IncidentView, LoginAnswer, LoginAttempt, LoginFilter, LoginOffer, LoginReport, LoginStep,
+    SharedProperty,
+};
 pub use page::{MAX_PAGE, Page, PageQuery, name_matches};
 pub use router::{CreatedRouter, Login, NewRouter, RouterPatch, RouterView};
 pub use status::{

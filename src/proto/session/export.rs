@@ -157,6 +157,7 @@ impl Session {
             unix_time,
             since,
             generation,
+            push_requested: false,
         };
         Ok(Self { frames, core })
     }

@@ -227,6 +227,11 @@ impl Login {
         }
     }
 
+    /// The client has asked for its push reply.
+    pub(super) fn push_requested(&self) -> bool {
+        self.push_requested
+    }
+
     /// How far it got.
     pub(super) fn phase(&self) -> Phase {
         match &self.stage {

@@ -86,6 +86,8 @@ struct Core {
     unix_time: u32,
     since: Instant,
     generation: u64,
+    /// The push reply was asked for.
+    push_requested: bool,
 }
 
 impl Session {
@@ -109,6 +111,7 @@ impl Session {
             unix_time,
             since: now,
             generation: u64::from_be_bytes(generation),
+            push_requested: false,
         };
         Ok(Self { frames, core })
     }
@@ -315,6 +318,15 @@ impl Session {
             State::Closing(closing) => Some(&closing.reason),
             State::Closed { reason, .. } => Some(reason),
             State::AwaitReset | State::Login(_) | State::Established(_) => None,
+        }
+    }
+
+    /// True once the client has asked for its configuration in its login.
+    #[must_use]
+    pub fn push_requested(&self) -> bool {
+        match &self.core.state {
+            State::Login(login) => login.push_requested(),
+            _ => self.core.push_requested,
         }
     }
 
@@ -545,6 +557,7 @@ impl Core {
                 else {
                     return Err(SessionError::Closed(CloseReason::Internal));
                 };
+                self.push_requested = login.push_requested();
                 let Login { link, channel, deadline, .. } = *login;
                 let session =
                     Established::begin(now, link, channel, *ready, deadline, &mut self.shared)?;

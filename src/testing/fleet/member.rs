@@ -24,6 +24,8 @@ const GATEWAY_PING: u16 = 1;
 const MANAGEMENT_PING: u16 = 2;
 /// The member's own port for datagrams.
 const DATAGRAM_PORT: u16 = 20_000;
+/// Longer than any test.
+const NEVER: Duration = Duration::from_secs(86_400);
 /// The management address when nothing was pushed.
 const NOBODY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 
@@ -113,7 +115,10 @@ impl State {
         }
         self.view.dials += 1;
         self.key_exchange_done = false;
-        let config = self.spec.profile.client(&self.spec.username, &self.spec.password);
+        let mut config = self.spec.profile.client(&self.spec.username, &self.spec.password);
+        if self.spec.never_asks {
+            config.push_delay = NEVER;
+        }
         let unix = u32::try_from(clock::unix_seconds()).unwrap_or(u32::MAX);
         let made = Client::new(config, tools.now, unix, tools.rng)
             .map_err(|error| error.to_string())
@@ -207,6 +212,9 @@ impl State {
     fn on_event(&mut self, tools: &mut Tools<'_>, event: ClientEvent) {
         match event {
             ClientEvent::Tls(task) => self.on_task(tools, task),
+            ClientEvent::Connected { .. } if self.spec.dies_at_push_reply => {
+                self.ended(tools.now, "it did not like the push reply".to_owned());
+            }
             ClientEvent::Connected { push, cipher } => {
                 let Some(address) = push.ifconfig.map(|(address, _)| address) else {
                     return self.view.violations.push("no address was pushed".to_owned());

@@ -67,6 +67,10 @@ pub struct Member {
     pub keep_engines: bool,
     /// Ends this many connections right after the key exchange, before it is configured.
     pub die_after_key_exchange: u32,
+    /// Ends its connection when it gets its push reply, without a word.
+    pub dies_at_push_reply: bool,
+    /// Never asks for its push reply.
+    pub never_asks: bool,
     /// Size of its kernel receive buffer, bytes; small: it stalls its server soon.
     pub receive_buffer: Option<usize>,
     /// Waits for [`Command::Dial`] instead of dialling at once.
@@ -88,6 +92,8 @@ impl Member {
             redial: None,
             keep_engines: false,
             die_after_key_exchange: 0,
+            dies_at_push_reply: false,
+            never_asks: false,
             receive_buffer: None,
             idle: false,
         }
