@@ -86,6 +86,8 @@ pub(super) enum Command {
     Logins(login::Logins),
     /// What crossed the wire in a router's last login, without secrets
     Capture(login::Capture),
+    /// Read configuration, certificates and revocation lists again; no tunnel is dropped
+    Reload,
     /// How the concentrator is; exit code 0 only when the TUN device and all listeners are up
     Status,
 }
@@ -320,6 +322,7 @@ mod tests {
             "tunnelhead why --fleet --since 2h",
             "tunnelhead logins --outcome failed --source 192.0.2.1 --unknown --limit 5",
             "tunnelhead capture a -o f",
+            "tunnelhead reload",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}\n{error}"));
         }

@@ -13,7 +13,7 @@ use super::output::{print, print_json};
 use super::running::{self, Signals};
 use super::{Failure, Outcome};
 use crate::concentrator::{self, Concentrator};
-use crate::config::{Config, Listener};
+use crate::config::{Config, ConfigError, Listener, LocalAddress};
 use crate::control_api::types::{CreatedRouter, NewRouter};
 use crate::control_api::{ErrorCode, Scope};
 
@@ -38,17 +38,26 @@ pub(super) async fn quickstart(
         write_private(&file, &first_config(listen))?;
     }
     let local = running::local_addresses()?;
-    let mut config = Config::load(&file, &local)?;
-    if let Some(address) = listen {
-        // The file may say otherwise since an earlier run; the command line counts.
-        config.listeners = vec![Listener::new(address)];
-        config.check(&local)?;
-    }
-    if let Some(socket) = socket {
-        config.control_socket = socket;
-    }
+    let load = {
+        let file = file.clone();
+        move |local: &[LocalAddress]| -> Result<Config, ConfigError> {
+            let mut config = Config::load(&file, local)?;
+            if let Some(address) = listen {
+                // The file may say otherwise since an earlier run; the command line counts.
+                config.listeners = vec![Listener::new(address)];
+                config.check(local)?;
+            }
+            if let Some(socket) = &socket {
+                config.control_socket.clone_from(socket);
+            }
+            Ok(config)
+        }
+    };
+    let config = load(&local)?;
+    let builder = Concentrator::builder()
+        .reload_from(move || load(&concentrator::local_addresses().unwrap_or_default()));
     let socket = config.control_socket.clone();
-    running::run(config, signals, async |head| {
+    running::run(builder, config, signals, async |head| {
         let addresses = head.local_addresses().to_vec();
         let router = first_router(head, &dir, verify_server).await?;
         if json {

@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::{Failure, Outcome, doors};
-use crate::concentrator::{self, Concentrator};
+use crate::concentrator::{self, Builder, Concentrator};
 use crate::config::{Config, LocalAddress};
 use crate::control_api::server::serve_with;
 
@@ -25,32 +25,47 @@ pub(super) fn start_logging() {
         .try_init();
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT end the process, SIGHUP reloads.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+enum Asked {
+    Stop,
+    Reload,
 }
 
 impl Signals {
-    /// From now on neither ends the process by itself.
+    /// From now on none of them ends the process by itself.
     pub(super) fn take() -> Result<Self, Failure> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
         }
+    }
+
+    /// Waits for a signal to stop; others are ignored.
+    async fn stop(&mut self) {
+        while !matches!(self.next().await, Asked::Stop) {}
     }
 }
 
 /// Serves until a signal comes; `ready` runs once the control socket answers. A second signal ends
 /// the process without waiting for tunnels to be told.
 pub(super) async fn run(
+    builder: Builder,
     config: Config,
     mut signals: Signals,
     ready: impl AsyncFnOnce(&Concentrator) -> Result<(), Failure>,
@@ -60,7 +75,7 @@ pub(super) async fn run(
     }
     let doors = doors::open(&config)?;
     let path = doors.socket.path().to_owned();
-    let head = Concentrator::builder().config(config).start().await?;
+    let head = builder.config(config).start().await?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let control = tokio::spawn(serve_with(doors, head.handle(), async {
         // The sender is dropped if we fail: a stop as well.
@@ -69,7 +84,9 @@ pub(super) async fn run(
     let result = ready(&head).await;
     if result.is_ok() {
         tracing::info!(control_socket = %path.display(), "serving");
-        signals.next().await;
+        while matches!(signals.next().await, Asked::Reload) {
+            reload(&head).await;
+        }
         tracing::info!("stopping; a second signal stops at once");
     }
     let end = async {
@@ -81,9 +98,15 @@ pub(super) async fn run(
     };
     tokio::select! {
         () = end => {}
-        () = signals.next() => return Err(Failure("stopped at once by a second signal".into())),
+        () = signals.stop() => return Err(Failure("stopped at once by a second signal".into())),
     }
     result.map(|()| ExitCode::SUCCESS)
+}
+
+/// What SIGHUP asks for. How it went stands in the log and in the status: nobody waits for it.
+async fn reload(head: &Concentrator) {
+    tracing::info!("reloading");
+    let _ = head.reload().await;
 }
 
 /// The addresses of this host, for the checks of the configuration.

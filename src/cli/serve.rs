@@ -8,20 +8,27 @@ use serde_json::json;
 use super::output::{print, print_json};
 use super::running::{self, Signals};
 use super::{Failure, Outcome};
+use crate::concentrator::{self, Concentrator};
 use crate::config::{Config, ConfigError, LocalAddress, Problem};
 
 pub(super) async fn serve(file: Option<&Path>, socket: Option<PathBuf>) -> Outcome {
     let signals = Signals::take()?;
     running::start_logging();
     let local = running::local_addresses()?;
-    let mut config = load(file, &local)?;
-    if let Some(socket) = socket {
-        config.control_socket = socket;
-    }
+    let file = file.map(std::path::absolute).transpose()?;
+    let config = load(file.as_deref(), socket.as_deref(), &local)?;
     for Problem { key, message } in config.warnings(&local) {
         tracing::warn!("{key} {message}");
     }
-    running::run(config, signals, async |head| {
+    let mut builder = Concentrator::builder();
+    if let Some(file) = file {
+        builder = builder.reload_from(move || {
+            // The host's addresses may be others by then.
+            let local = concentrator::local_addresses().unwrap_or_default();
+            load(Some(&file), socket.as_deref(), &local)
+        });
+    }
+    running::run(builder, config, signals, async |head| {
         for address in head.local_addresses() {
             tracing::info!(%address, "listening");
         }
@@ -30,15 +37,24 @@ pub(super) async fn serve(file: Option<&Path>, socket: Option<PathBuf>) -> Outco
     .await
 }
 
-fn load(file: Option<&Path>, local: &[LocalAddress]) -> Result<Config, ConfigError> {
-    match file {
-        Some(file) => Config::load(file, local),
+/// What the file says, but for what the command line says.
+fn load(
+    file: Option<&Path>,
+    socket: Option<&Path>,
+    local: &[LocalAddress],
+) -> Result<Config, ConfigError> {
+    let mut config = match file {
+        Some(file) => Config::load(file, local)?,
         None => {
             let config = Config::default();
             config.check(local)?;
-            Ok(config)
+            config
         }
+    };
+    if let Some(socket) = socket {
+        config.control_socket = socket.to_owned();
     }
+    Ok(config)
 }
 
 pub(super) fn check_config(file: &Path, as_json: bool) -> Outcome {
@@ -46,7 +62,11 @@ pub(super) fn check_config(file: &Path, as_json: bool) -> Outcome {
     let list = |problems: &[Problem]| -> Vec<_> {
         problems.iter().map(|one| json!({"key": one.key, "message": one.message})).collect()
     };
-    match Config::load(file, &local) {
+    let checked = Config::load(file, &local).and_then(|config| {
+        concentrator::check_files(&config).map_err(ConfigError::Invalid)?;
+        Ok(config)
+    });
+    match checked {
         Ok(config) => {
             let warnings = config.warnings(&local);
             if as_json {

@@ -14,7 +14,8 @@ use crate::identity::{Takeover, Takeovers};
 use crate::lease::{self, AddressBook};
 use crate::proto::ClientId;
 use crate::proto::session::{
-    Assignment, AssignmentRefused, AuthRequest, DenyReason, Identity, TlsAnswer, TlsTask, Verdict,
+    Assignment, AssignmentRefused, AuthRequest, ClientCertificate, DenyReason, Identity, TlsAnswer,
+    TlsTask, Verdict,
 };
 use crate::shard::{
     self, Arrival, Cut, RekeyAsker, ShardCounters, ShardMessage, ShardServices, TunnelReport,
@@ -30,9 +31,12 @@ use super::bans::{Ban, Bans, Full};
 use super::dial::{self, Dials};
 use super::events::{EventHub, Moment, TunnelEvent};
 use super::revoked::Revoked;
+use super::settings::Settings;
 
 /// Shared by greeters, shards and the control socket. Nothing here is touched once a packet.
 pub(super) struct Core {
+    /// What counts now.
+    pub(super) settings: Settings,
     pub(super) accounts: Arc<Accounts>,
     pub(super) judge: Arc<dyn Judge>,
     /// What came of questions to an authenticator from outside; `None` without one.
@@ -74,6 +78,8 @@ pub(super) struct Live {
     /// The connections to the router; they end with the session, in the step that ends or
     /// replaces it here.
     pub(super) dials: Arc<dial::Session>,
+    /// What it presented in its TLS handshake.
+    pub(super) certificate: Option<ClientCertificate>,
 }
 
 impl Core {
@@ -167,6 +173,23 @@ impl Core {
             directory.by_username(username).map(|account| Arc::clone(&account.name))
         };
         name.is_some_and(|name| self.is_banned(&name))
+    }
+
+    /// Ends the tunnels of every client whose certificate is revoked; says how many. Call it after
+    /// the settings were replaced: a login on its way sees them at [`GreeterServices::depart`].
+    pub(super) fn cut_revoked(&self, cut: Cut) -> u64 {
+        let revocations = Arc::clone(&self.settings.current().revocations);
+        let mut count = 0;
+        for (name, tunnel) in self.live().iter_mut() {
+            if tunnel.certificate.as_ref().is_some_and(|one| revocations.covers(one)) {
+                tracing::warn!(router = %name, "its certificate is revoked");
+                tunnel.up = false;
+                tunnel.dials.cut(cut.code());
+                self.tell_shard(tunnel.address, ShardMessage::Cut(tunnel.address, cut, None));
+                count += 1;
+            }
+        }
+        count
     }
 
     /// The address of an identity: the one it holds, or a new one.
@@ -375,7 +398,11 @@ impl GreeterServices for Services {
         // The lock is held over the check and the message: `cut` takes it after it has changed
         // the directory, so it either sees this tunnel or this check sees its change.
         let mut live = core.live();
-        let revoked = core.revoked().covers(&departure.identity.0, departure.accepted_at);
+        let certificate = departure.session.info().certificate;
+        let revoked = core.revoked().covers(&departure.identity.0, departure.accepted_at)
+            || certificate
+                .as_ref()
+                .is_some_and(|one| core.settings.current().revocations.covers(one));
         if revoked || !core.judge.still_allowed(&departure.identity) {
             drop(live);
             core.greeting.closed.note("revoked_meanwhile");
@@ -388,6 +415,7 @@ impl GreeterServices for Services {
             client: departure.client,
             address,
             real_address: departure.real_address,
+            certificate,
             up: false,
             dials: Arc::new(dial::Session::new(departure.client.0, address)),
         };

@@ -30,9 +30,13 @@ mod flights;
 mod handles;
 mod host;
 mod housekeeping;
+mod listening;
+mod material;
 mod provisioning;
+mod reload;
 mod revoked;
 mod secrets;
+mod settings;
 mod slow_pool;
 mod start;
 #[cfg(test)]
@@ -44,8 +48,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::config::Config;
-use crate::control_api::types::{CreatedRouter, SecretText};
+use crate::config::{Config, ConfigError, Problem};
+use crate::control_api::types::{CreatedRouter, ReloadReport, SecretText};
 use crate::control_api::{ApiError, Handle};
 use crate::greeter::{GreeterHandle, GreeterMessage};
 use crate::shard::{ShardHandle, ShardMessage};
@@ -80,6 +84,7 @@ pub enum TunSource {
 #[derive(Default)]
 pub struct Builder {
     config: Config,
+    source: Option<reload::ConfigSource>,
     authenticator: Option<Arc<dyn Authenticator>>,
     store: Option<Arc<dyn Store>>,
     tun: TunSource,
@@ -90,6 +95,17 @@ impl Builder {
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Where [`Concentrator::reload`] gets the configuration from, usually [`Config::load`] of the
+    /// same file; without it a reload reads certificates and revocation lists only.
+    #[must_use]
+    pub fn reload_from(
+        mut self,
+        source: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static,
+    ) -> Self {
+        self.source = Some(Arc::new(source));
         self
     }
 
@@ -128,6 +144,15 @@ impl Builder {
     }
 }
 
+/// Reads the certificates, keys and revocation lists that a configuration names, and checks them
+/// against each other. Nothing is made or changed.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn check_files(config: &Config) -> Result<(), Vec<Problem>> {
+    material::Material::check(config)
+}
+
 /// A running concentrator. Dropping it ends it abruptly; see [`Concentrator::shutdown`].
 pub struct Concentrator {
     core: Arc<core::Core>,
@@ -142,7 +167,7 @@ impl Concentrator {
         Builder::default()
     }
 
-    /// Where it listens, with the real ports.
+    /// Where it listens since its start, with the real ports.
     pub fn local_addresses(&self) -> &[SocketAddr] {
         &self.listening
     }
@@ -179,6 +204,16 @@ impl Concentrator {
     /// The handle that the control socket is served from.
     pub fn handle(&self) -> Arc<dyn Handle> {
         Arc::new(Arc::clone(&self.api))
+    }
+
+    /// Reads configuration, certificates and revocation lists again and changes over to them. No
+    /// tunnel is dropped, but those of clients whose certificate is revoked. What is bad changes
+    /// nothing. Of two at once the second waits for the first.
+    ///
+    /// # Errors
+    /// `reload_refused`: everything that is wrong with what was read.
+    pub async fn reload(&self) -> Result<ReloadReport, ApiError> {
+        self.api.reload_now().await
     }
 
     /// The scripts of a router whose password the caller has kept: nothing is changed, and the

@@ -1,8 +1,10 @@
 //! What a new router is told: scripts and client file, from the running configuration.
 
+use std::net::SocketAddr;
+
 use tunnelhead_crypto::{Metadata, StaticKey, SystemRandom, TlsCryptV2ClientKey};
 
-use crate::config::{Config, Wrap as ListenerWrap};
+use crate::config::{Config, Listener, Wrap as ListenerWrap};
 use crate::control_api::types::SecretText;
 use crate::control_api::{ApiError, ErrorCode};
 use crate::identity::Account;
@@ -21,20 +23,20 @@ pub(super) struct Provisioning {
 }
 
 impl Provisioning {
-    /// `host` is what routers dial, `port` that of the first listener as it is bound.
+    /// `host` is what routers dial, `first` the first listener and its address as it is bound.
     pub(super) fn new(
         config: &Config,
         host: String,
-        port: u16,
+        first: Option<(&Listener, SocketAddr)>,
         ca_pem: Option<String>,
         server_name: Option<String>,
     ) -> Self {
         Self {
             host,
-            port,
+            port: first.map_or(8443, |(_, address)| address.port()),
             management: config.management_address,
             ciphers: config.data.ciphers.iter().map(|cipher| cipher.name()).collect(),
-            wrap: config.listeners.first().map_or(ListenerWrap::None, |l| l.wrap.clone()),
+            wrap: first.map_or(ListenerWrap::None, |(listener, _)| listener.wrap.clone()),
             ca_pem,
             server_name,
         }

@@ -50,7 +50,9 @@ fn look_at_parts(api: &ApiHandle, watch: &mut PartWatch) {
 
 fn look_at_certificates(api: &ApiHandle, watch: &mut CertificateWatch) {
     let in_use: Vec<Watched> = api
-        .facts
+        .core
+        .settings
+        .current()
         .certificates
         .iter()
         .map(|one| Watched { subject: one.subject.clone(), not_after: one.not_after.0 })

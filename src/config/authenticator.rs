@@ -53,6 +53,23 @@ pub enum Endpoint {
     },
 }
 
+impl PartialEq for AuthenticatorConfig {
+    fn eq(&self, other: &Self) -> bool {
+        // Every field is named, so that a new one is not forgotten.
+        let Self { endpoint, secret, timeout, connections, queue, accounts, rekeys } = self;
+        let same_secret = match (secret, &other.secret) {
+            (Some(ours), Some(theirs)) => ours.ct_eq(theirs),
+            (None, None) => true,
+            _ => false,
+        };
+        same_secret
+            && *endpoint == other.endpoint
+            && *timeout == other.timeout
+            && (*connections, *queue) == (other.connections, other.queue)
+            && (*accounts, *rekeys) == (other.accounts, other.rekeys)
+    }
+}
+
 impl Endpoint {
     /// Path and query of the requests.
     pub fn path(&self) -> &str {

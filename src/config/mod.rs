@@ -5,6 +5,7 @@
 //! which addresses it has: those are handed in, see [`LocalAddress`].
 
 mod authenticator;
+mod changes;
 mod check;
 mod control;
 mod error;
@@ -23,6 +24,7 @@ use ipnet::{IpNet, Ipv4Net};
 use tunnelhead_crypto::{AuthDigest, DataCipher, StaticKey, TlsCryptV2ServerKey};
 
 pub use authenticator::{AuthenticatorConfig, Endpoint};
+pub use changes::Changes;
 pub use control::{Audit, Control, Principal, Role, RoleRule, Whom};
 pub use error::{ConfigError, Problem};
 pub use limits::Limits;
@@ -70,7 +72,7 @@ pub struct Config {
 }
 
 /// `[[listener]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     /// Where it listens; port 0 lets the system choose.
     pub address: SocketAddr,
@@ -130,6 +132,20 @@ impl Wrap {
             Self::TlsAuth { .. } => "tls-auth",
             Self::TlsCrypt { .. } => "tls-crypt",
             Self::TlsCryptV2 { .. } => "tls-crypt-v2",
+        }
+    }
+}
+
+impl PartialEq for Wrap {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::None, Self::None) => true,
+            (Self::TlsAuth { key, digest }, Self::TlsAuth { key: other, digest: theirs }) => {
+                digest == theirs && key.ct_eq(other)
+            }
+            (Self::TlsCrypt { key }, Self::TlsCrypt { key: other }) => key.ct_eq(other),
+            (Self::TlsCryptV2 { key }, Self::TlsCryptV2 { key: other }) => key.ct_eq(other),
+            _ => false,
         }
     }
 }

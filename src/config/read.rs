@@ -21,6 +21,8 @@ use super::{
 
 /// Largest accepted key or certificate file.
 const MAX_KEY_FILE_BYTES: u64 = 1 << 20;
+/// The same for a revocation list: one of a hundred thousand certificates has about 4 MiB.
+const MAX_CRL_FILE_BYTES: u64 = 16 << 20;
 const DEFAULT_LISTEN: [&str; 2] = ["0.0.0.0:8443", "[::]:8443"];
 const DEFAULT_MANAGEMENT: Ipv4Addr = Ipv4Addr::new(100, 127, 255, 254);
 const DEFAULT_NETWORK: &str = "100.64.0.0/10";
@@ -224,7 +226,7 @@ fn tls(mut section: Section<'_>, base: &Path) -> Tls {
             let path = entry.file(key, base);
             match &path {
                 None => entry.problem(key, "is missing; name a PEM file"),
-                Some(path) => pem(entry, key, path, mark),
+                Some(path) => pem(entry, key, path, mark, MAX_KEY_FILE_BYTES),
             }
             path
         };
@@ -234,18 +236,18 @@ fn tls(mut section: Section<'_>, base: &Path) -> Tls {
     });
     let client_ca = section.file("client_ca", base);
     if let Some(path) = &client_ca {
-        pem(&mut section, "client_ca", path, "CERTIFICATE-----");
+        pem(&mut section, "client_ca", path, "CERTIFICATE-----", MAX_KEY_FILE_BYTES);
     }
     let crl = section.files("crl", base);
     for (index, path) in crl.iter().enumerate() {
-        pem(&mut section, &format!("crl[{index}]"), path, "X509 CRL-----");
+        pem(&mut section, &format!("crl[{index}]"), path, "X509 CRL-----", MAX_CRL_FILE_BYTES);
     }
     section.finish();
     Tls { certificates, client_ca, crl }
 }
 
-fn pem(section: &mut Section<'_>, key: &str, path: &Path, mark: &str) {
-    match text_file(path, MAX_KEY_FILE_BYTES).map(Zeroizing::new) {
+fn pem(section: &mut Section<'_>, key: &str, path: &Path, mark: &str, max_bytes: u64) {
+    match text_file(path, max_bytes).map(Zeroizing::new) {
         Err(reason) => section.problem(key, format!("cannot read {}: {reason}", path.display())),
         Ok(text) if !text.contains("-----BEGIN ") || !text.contains(mark) => {
             let what = mark.trim_end_matches('-').to_ascii_lowercase();

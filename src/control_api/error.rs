@@ -50,6 +50,8 @@ pub enum ErrorCode {
     Invalid,
     /// 426: this path answers only to a request that asks for an upgrade.
     UpgradeRequired,
+    /// 422: what a reload has read can't be used; nothing has changed.
+    ReloadRefused,
     /// 500: a fault of ours; the log has more.
     Internal,
     /// 501: this concentrator is not set up for it.
@@ -98,6 +100,7 @@ impl ErrorCode {
         Self::UnsupportedMediaType,
         Self::Invalid,
         Self::UpgradeRequired,
+        Self::ReloadRefused,
         Self::Internal,
         Self::NotOffered,
         Self::DialRefused,
@@ -137,7 +140,7 @@ impl ErrorCode {
             Self::EventsGone => 410,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
-            Self::Invalid => 422,
+            Self::Invalid | Self::ReloadRefused => 422,
             Self::UpgradeRequired => 426,
             Self::Internal | Self::Unknown => 500,
             Self::NotOffered => 501,

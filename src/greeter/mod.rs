@@ -18,13 +18,13 @@ mod run;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use crate::net::admission::Admission;
+use crate::net::admission::{Admission, Limits};
 use crate::proto::ClientId;
 use crate::proto::session::{
     Assignment, AssignmentRefused, AuthRequest, Identity, Session, SessionConfig, Ticket,
@@ -86,6 +86,13 @@ pub struct GreeterShared {
     pub ended: AtomicUsize,
     /// The present set of server certificates; rises with each change of them.
     pub certificates: AtomicU32,
+}
+
+impl GreeterShared {
+    /// From now on these budgets count.
+    pub fn set_limits(&self, limits: Limits) {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner).set_limits(limits);
+    }
 }
 
 /// Notes the end of a thread, a panic included.

@@ -6,8 +6,9 @@ use std::sync::Mutex;
 
 use tunnelhead::control_api::handle::EventSource;
 use tunnelhead::control_api::types::{
-    CreatedRouter, EventFilter, EventGap, List, ListenerStatus, NewRouter, PoolStatus, RouterPatch,
-    RouterView, SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelFilter, TunnelView,
+    CreatedRouter, EventFilter, EventGap, List, ListenerStatus, NewRouter, PoolStatus,
+    ReloadReport, RouterPatch, RouterView, SecretText, Status, StoreStatus, Timestamp, TunStatus,
+    TunnelFilter, TunnelView,
 };
 use tunnelhead::control_api::{
     Answer, ApiError, Audit, ErrorCode, Events, History, Logins, Operations, Routers, Scope,
@@ -104,6 +105,7 @@ fn status(tun_up: bool, listener_up: bool) -> Status {
         shards: Vec::new(),
         store: StoreStatus { ok: true, reason: None },
         certificates: Vec::new(),
+        crls: Vec::new(),
         degraded: Vec::new(),
         counters: BTreeMap::new(),
     }
@@ -113,6 +115,18 @@ impl Operations for Cardboard {
     fn status(&self) -> Answer<'_, Status> {
         let status = status(self.tun_up, self.listener_up);
         Box::pin(async { Ok(status) })
+    }
+
+    fn reload(&self) -> Answer<'_, ReloadReport> {
+        Box::pin(async {
+            Ok(ReloadReport {
+                at: Timestamp(1_795_305_600),
+                applied: vec!["tls.crl".into()],
+                needs_restart: vec!["pool".into()],
+                tunnels_cut: 1,
+                warnings: Vec::new(),
+            })
+        })
     }
 }
 

@@ -193,6 +193,12 @@ impl TlsCryptV2ServerKey {
         Ok((key, Metadata::decode(metadata)))
     }
 
+    /// Compares in constant time.
+    #[must_use]
+    pub fn ct_eq(&self, other: &Self) -> bool {
+        self.raw.ct_eq(&other.raw)
+    }
+
     /// A second copy, wiped on its own.
     #[must_use]
     pub fn duplicate(&self) -> Self {

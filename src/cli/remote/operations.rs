@@ -1,11 +1,11 @@
-//! `status`.
+//! `status`, `reload`.
 
 use std::process::ExitCode;
 
 use super::Remote;
 use crate::cli::output::{duration, facts, plain, print, print_json};
 use crate::cli::{Failure, Outcome};
-use crate::control_api::types::Status;
+use crate::control_api::types::{ReloadReport, Status};
 
 impl Remote {
     pub(in crate::cli) async fn status(&self) -> Outcome {
@@ -20,6 +20,34 @@ impl Remote {
         }
         Err(Failure("the TUN device or a listener is down; see the log of the concentrator".into()))
     }
+}
+
+impl Remote {
+    pub(in crate::cli) async fn reload(&self) -> Outcome {
+        let report = self.client.reload().await?;
+        self.done(&report, &reloaded(&report))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn reloaded(report: &ReloadReport) -> String {
+    let mut text = match report.applied.as_slice() {
+        [] => "reloaded: nothing has changed".to_owned(),
+        keys => format!("reloaded: {}", keys.join(", ")),
+    };
+    if report.tunnels_cut > 0 {
+        text.push_str(&format!(
+            "\ntunnels cut because their certificate is revoked: {}",
+            report.tunnels_cut
+        ));
+    }
+    if !report.needs_restart.is_empty() {
+        text.push_str(&format!("\nneeds a restart: {}", report.needs_restart.join(", ")));
+    }
+    for warning in &report.warnings {
+        text.push_str(&format!("\nwarning: {warning}"));
+    }
+    text
 }
 
 /// TUN and listeners are up; what the server says about itself is not enough if it has no listener.
@@ -73,6 +101,10 @@ fn overview(status: &Status) -> String {
     for one in &status.certificates {
         pairs
             .push(("certificate", format!("{} {}, until {}", one.key, one.subject, one.not_after)));
+    }
+    for one in &status.crls {
+        let due = one.next_update.map_or_else(|| "no date".to_owned(), |due| format!("due {due}"));
+        pairs.push(("crl", format!("{}, {} revoked, {due}", one.issuer, one.revoked)));
     }
     for one in &status.degraded {
         pairs.push(("DEGRADED", format!("{}: {}", one.part, one.reason)));

@@ -371,21 +371,23 @@ impl ApiHandle {
     }
 
     fn all_listeners(&self) -> Vec<(SocketAddr, String)> {
-        let listeners = self.facts.listeners.iter();
-        listeners.map(|listener| (listener.address, listener.wrap.clone())).collect()
+        let listeners = self.core.settings.current().listeners();
+        listeners.into_iter().map(|listener| (listener.address, listener.wrap)).collect()
     }
 
     fn legacy_listener(&self) -> Option<SocketAddr> {
-        self.facts.legacy_listener
+        self.core.settings.current().legacy_listener
     }
 
     fn ciphers(&self) -> Vec<String> {
-        self.facts.ciphers.clone()
+        let current = self.core.settings.current();
+        current.config.data.ciphers.iter().map(|cipher| cipher.name().to_owned()).collect()
     }
 
     /// The certificate that ends first: whom it names, and its end.
     fn first_certificate(&self) -> Option<(String, u64)> {
-        let first = self.facts.certificates.iter().min_by_key(|one| one.not_after.0)?;
+        let current = self.core.settings.current();
+        let first = current.certificates.iter().min_by_key(|one| one.not_after.0)?;
         Some((first.subject.clone(), first.not_after.0))
     }
 }

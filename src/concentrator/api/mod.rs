@@ -9,28 +9,25 @@ mod routers;
 mod store;
 mod tunnels;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use ipnet::Ipv4Net;
 use tokio::sync::{Mutex, oneshot};
 
-use crate::control_api::types::{CertificateStatus, Degraded, ListenerStatus, TunStatus};
+use crate::control_api::types::TunStatus;
 use crate::control_api::{ApiError, ErrorCode, Scope};
 use crate::identity::Account;
 use crate::store::{Change, StoreError};
 
 use super::core::Core;
-use super::provisioning::Provisioning;
+use super::reload::Reloader;
 
 /// The handle: [`Core`] plus what only the control socket needs.
 pub(super) struct ApiHandle {
     pub(super) core: Arc<Core>,
     pub(super) facts: Facts,
-    pub(super) provisioning: Provisioning,
-    /// Connections accepted, by listener.
-    pub(super) accepted: Vec<Arc<AtomicU64>>,
+    pub(super) reloader: Reloader,
     /// Accounts change one at a time: check, commit, then show.
     pub(super) changing: Mutex<()>,
 }
@@ -41,16 +38,8 @@ pub(super) struct Facts {
     pub(super) tun: TunStatus,
     /// What the kernel routes to its device; `None`: the packets go elsewhere.
     pub(super) routed: Option<Ipv4Net>,
-    pub(super) listeners: Vec<ListenerStatus>,
     pub(super) management_address: Ipv4Addr,
     pub(super) pool: String,
-    pub(super) certificates: Vec<CertificateStatus>,
-    /// A listener for old TLS, if there is one.
-    pub(super) legacy_listener: Option<SocketAddr>,
-    /// Allowed data ciphers, OpenVPN's spelling.
-    pub(super) ciphers: Vec<String>,
-    /// What was found wanting at the start.
-    pub(super) degraded: Vec<Degraded>,
 }
 
 impl ApiHandle {

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 use crate::control_api::types::{
-    Degraded, ListenerStatus, PoolStatus, ShardStatus, Status, StoreStatus, Timestamp, TunStatus,
+    Degraded, PoolStatus, ReloadReport, ShardStatus, Status, StoreStatus, Timestamp, TunStatus,
 };
-use crate::control_api::{Answer, Operations};
+use crate::control_api::{Answer, ApiError, ErrorCode, Operations};
 use crate::net::isolation::DropReason;
 use crate::shard::ShardMessage;
 use crate::telemetry::clock;
@@ -40,20 +40,10 @@ impl ApiHandle {
         drops
     }
 
-    fn listeners(&self) -> Vec<ListenerStatus> {
-        let accepted = self.accepted.iter().map(|count| count.load(Ordering::Relaxed));
-        self.facts
-            .listeners
-            .iter()
-            .zip(accepted)
-            .map(|(listener, accepted)| ListenerStatus { accepted, ..listener.clone() })
-            .collect()
-    }
-
     /// Every part that is not as it should be. Asks the kernel, not the disk.
     pub(in crate::concentrator) fn degraded_now(&self) -> Vec<Degraded> {
         let core = &self.core;
-        let mut degraded = self.facts.degraded.clone();
+        let mut degraded = core.settings.degraded(clock::unix_seconds());
         let mut add = |part: &str, reason: String| {
             degraded.push(Degraded { part: part.to_owned(), reason });
         };
@@ -75,20 +65,13 @@ impl ApiHandle {
         if ended > 0 {
             add("threads", format!("{ended} of its threads failed; restart the concentrator"));
         }
-        let now = clock::unix_seconds();
-        for one in self.facts.certificates.iter().filter(|one| one.not_after.0 <= now) {
-            let (subject, end) = (&one.subject, one.not_after);
-            add(
-                "certificate",
-                format!("{subject} has ended at {end}; routers that check it can't log in"),
-            );
-        }
         degraded
     }
 
     async fn status_now(&self) -> Status {
         let core = &self.core;
         let started = self.facts.started;
+        let current = core.settings.current();
         let degraded = self.degraded_now();
         let store = core.store.health();
         let tun_down = degraded.iter().any(|one| one.part == TUN);
@@ -108,14 +91,15 @@ impl ApiHandle {
                 quarantined: leases.quarantined(),
             }
         };
+        let listeners = current.listeners();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started: Timestamp(started),
             uptime_seconds: clock::unix_seconds().saturating_sub(started),
-            ready: tun.up && ended == 0 && self.facts.listeners.iter().all(|listener| listener.up),
+            ready: tun.up && ended == 0 && listeners.iter().all(|listener| listener.up),
             tun,
-            listeners: self.listeners(),
+            listeners,
             management_address: self.facts.management_address,
             routers: core.accounts.read().len() as u64,
             tunnels: core.tunnel_count(),
@@ -123,10 +107,21 @@ impl ApiHandle {
             pool,
             shards: self.shard_status(),
             store: StoreStatus { ok: store.degraded.is_none(), reason: store.degraded },
-            certificates: self.facts.certificates.clone(),
+            certificates: current.certificates.clone(),
+            crls: current.crls.clone(),
             degraded,
             counters,
         }
+    }
+
+    /// Reloads on a thread that may wait for files.
+    pub(in crate::concentrator) async fn reload_now(
+        self: &Arc<Self>,
+    ) -> Result<ReloadReport, ApiError> {
+        let handle = Arc::clone(self);
+        tokio::task::spawn_blocking(move || handle.reloader.reload())
+            .await
+            .map_err(|_| ApiError::new(ErrorCode::Internal, "the reload ended in the middle"))?
     }
 
     fn shard_status(&self) -> Vec<ShardStatus> {
@@ -145,5 +140,9 @@ impl ApiHandle {
 impl Operations for Arc<ApiHandle> {
     fn status(&self) -> Answer<'_, Status> {
         Box::pin(async { Ok(self.status_now().await) })
+    }
+
+    fn reload(&self) -> Answer<'_, ReloadReport> {
+        Box::pin(self.reload_now())
     }
 }

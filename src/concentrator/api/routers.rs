@@ -97,7 +97,8 @@ impl ApiHandle {
         password: SecretText,
         verify_server: bool,
     ) -> Result<CreatedRouter, ApiError> {
-        let texts = self.provisioning.texts(account, &password, verify_server)?;
+        let texts =
+            self.core.settings.current().provisioning.texts(account, &password, verify_server)?;
         Ok(CreatedRouter {
             router: self.view(account),
             password,

@@ -3,7 +3,7 @@
 use hyper::Method;
 
 use super::{Client, ClientError};
-use crate::control_api::types::Status;
+use crate::control_api::types::{ReloadReport, Status};
 
 impl Client {
     /// `GET /v1/status`
@@ -12,5 +12,13 @@ impl Client {
     /// See [`ClientError`]; so for every call.
     pub async fn status(&self) -> Result<Status, ClientError> {
         self.ask(Method::GET, "/v1/status", None::<&()>).await
+    }
+
+    /// `POST /v1/reload`
+    ///
+    /// # Errors
+    /// `reload_refused`: everything that is wrong with what was read.
+    pub async fn reload(&self) -> Result<ReloadReport, ClientError> {
+        self.ask(Method::POST, "/v1/reload", None::<&()>).await
     }
 }

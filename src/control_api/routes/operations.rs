@@ -1,4 +1,4 @@
-//! `/v1/status`, `/v1/openapi`.
+//! `/v1/status`, `/v1/openapi`, `/v1/reload`.
 
 use axum::Extension;
 use axum::extract::State;
@@ -11,10 +11,10 @@ use super::Shared;
 use super::body::{NoParameters, answer, json, query};
 use crate::control_api::caller::Caller;
 use crate::control_api::error::ApiError;
-use crate::control_api::types::Status;
+use crate::control_api::types::{ReloadReport, Status};
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(status)).routes(routes!(openapi))
+    OpenApiRouter::new().routes(routes!(status)).routes(routes!(openapi)).routes(routes!(reload))
 }
 
 /// How things are.
@@ -55,4 +55,31 @@ async fn openapi(uri: Uri) -> Response {
         Ok(_) => json(StatusCode::OK, &super::openapi()),
         Err(error) => error.into_response(),
     }
+}
+
+/// Read configuration, certificates and revocation lists again. What is bad changes nothing.
+#[utoipa::path(
+    post,
+    path = "/v1/reload",
+    tag = "operations",
+    extensions(("x-role" = json!("admin"))),
+    responses(
+        (status = 200, description = "What has changed.", body = ReloadReport),
+        (
+            status = 422,
+            description = "`reload_refused`: what was read can't be used; nothing has changed.",
+            body = ApiError,
+        ),
+        (status = "default", description = "A refusal.", body = ApiError),
+    ),
+)]
+async fn reload(
+    State(shared): State<Shared>,
+    Extension(_): Extension<Caller>,
+    uri: Uri,
+) -> Response {
+    if let Err(error) = query::<NoParameters>(&uri) {
+        return error.into_response();
+    }
+    answer(&shared, shared.handle.reload()).await
 }

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 
 use crate::control_api::handle::{EventSource, NextEvent};
 use crate::control_api::types::{
-    CreatedRouter, EventFilter, EventGap, List, NewRouter, PoolStatus, RouterPatch, RouterView,
-    SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelFilter, TunnelView,
+    CreatedRouter, EventFilter, EventGap, List, NewRouter, PoolStatus, ReloadReport, RouterPatch,
+    RouterView, SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelFilter, TunnelView,
 };
 use crate::control_api::{
     Answer, ApiError, Audit, ErrorCode, Events, History, Logins, Operations, Routers, Scope,
@@ -94,6 +94,7 @@ pub(super) fn status() -> Status {
         shards: Vec::new(),
         store: StoreStatus { ok: true, reason: None },
         certificates: Vec::new(),
+        crls: Vec::new(),
         degraded: Vec::new(),
         counters: BTreeMap::new(),
     }
@@ -106,6 +107,18 @@ impl Operations for Fake {
                 std::future::pending::<()>().await;
             }
             Ok(status())
+        })
+    }
+
+    fn reload(&self) -> Answer<'_, ReloadReport> {
+        Box::pin(async {
+            Ok(ReloadReport {
+                at: Timestamp(1_795_305_600),
+                applied: vec!["tls.crl".into()],
+                needs_restart: vec!["pool".into()],
+                tunnels_cut: 1,
+                warnings: Vec::new(),
+            })
         })
     }
 }

@@ -29,8 +29,8 @@ pub use login::{
 pub use page::{MAX_PAGE, Page, PageQuery, name_matches};
 pub use router::{CreatedRouter, Login, NewRouter, RouterPatch, RouterView};
 pub use status::{
-    CertificateStatus, Degraded, ListenerStatus, PoolStatus, ShardStatus, Status, StoreStatus,
-    TunStatus,
+    CertificateStatus, CrlStatus, Degraded, ListenerStatus, PoolStatus, ReloadReport, ShardStatus,
+    Status, StoreStatus, TunStatus,
 };
 pub use tunnel::{
     BanView, DialQuery, DialTo, DisconnectQuery, MAX_BAN_SECONDS, NewBan, TunnelFilter,

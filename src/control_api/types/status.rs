@@ -42,6 +42,9 @@ pub struct Status {
     pub store: StoreStatus,
     /// The server's certificates.
     pub certificates: Vec<CertificateStatus>,
+    /// The revocation lists in force.
+    #[serde(default)]
+    pub crls: Vec<CrlStatus>,
     /// What does not work as it should; empty is good.
     pub degraded: Vec<Degraded>,
     /// Plain counters since the start by stable name: logins by result, closes and drops by reason.
@@ -123,8 +126,40 @@ pub struct CertificateStatus {
     pub subject: String,
     /// "RSA 2048", "ECDSA P-256".
     pub key: String,
+    /// Its beginning.
+    pub not_before: Timestamp,
     /// Its end.
     pub not_after: Timestamp,
+}
+
+/// One revocation list of client certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "control-api", derive(utoipa::ToSchema))]
+pub struct CrlStatus {
+    /// The CA that made it, for people.
+    pub issuer: String,
+    /// When it was made.
+    pub last_update: Timestamp,
+    /// When the next one is due; what it revokes stays revoked all the same.
+    pub next_update: Option<Timestamp>,
+    /// Certificates in it.
+    pub revoked: u64,
+}
+
+/// What a reload has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "control-api", derive(utoipa::ToSchema))]
+pub struct ReloadReport {
+    /// When.
+    pub at: Timestamp,
+    /// Keys of the configuration that have changed and count now, contents of files included.
+    pub applied: Vec<String>,
+    /// Keys that have changed and count after a restart.
+    pub needs_restart: Vec<String>,
+    /// Tunnels that were cut because their certificate is revoked.
+    pub tunnels_cut: u64,
+    /// What is allowed but probably not meant, one sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// Something that does not work as it should.
