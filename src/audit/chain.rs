@@ -77,6 +77,12 @@ impl Head {
     pub const START: Self = Self { seq: 0, mac: Mac::ZERO };
 }
 
+impl Default for Head {
+    fn default() -> Self {
+        Self::START
+    }
+}
+
 impl fmt::Display for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.seq, self.mac)

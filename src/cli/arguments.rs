@@ -1,5 +1,6 @@
 //! Commands and flags.
 
+pub(in crate::cli) mod audit;
 pub(super) mod login;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -73,6 +74,9 @@ pub(super) enum Command {
         #[arg(long, value_name = "N")]
         generation: Option<u64>,
     },
+    /// The audit trail: who did what
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Print the OpenAPI document of the control socket
     Openapi,
     /// Print the completions of a shell, as in "tunnelhead completions bash > /etc/bash_completion.d/tunnelhead"
@@ -310,6 +314,12 @@ mod tests {
             "tunnelhead tunnel list",
             "tunnelhead tunnel show a",
             "tunnelhead tunnel disconnect a",
+            "tunnelhead audit list --after 5 --limit 10 --router a --uid 0 --json",
+            "tunnelhead audit verify --state-dir d",
+            "tunnelhead audit segments",
+            "tunnelhead audit seal",
+            "tunnelhead audit export --dir d --seal",
+            "tunnelhead audit prune --through 3",
             "tunnelhead status",
             "tunnelhead events",
             "tunnelhead events --follow --json",
@@ -345,6 +355,8 @@ mod tests {
             "tunnelhead quickstart --listen 8443",
             "tunnelhead check-config",
             "tunnelhead status now",
+            "tunnelhead audit verify --head 5:ab",
+            "tunnelhead audit list --router ../a",
             "tunnelhead completions csh",
             "tunnelhead events --after x",
             "tunnelhead events --router ../a",

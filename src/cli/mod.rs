@@ -69,6 +69,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Dial { name, port, generation } => {
             remote(socket).dial(&name, port, generation).await
         }
+        Command::Audit(command) => remote(socket).audit(command).await,
         Command::Openapi => {
             output::print_json(&crate::control_api::openapi())?;
             Ok(ExitCode::SUCCESS)

@@ -26,6 +26,7 @@ use crate::telemetry::clock;
 use crate::telemetry::flight::Recorder;
 
 use super::accounts::Accounts;
+use super::audit::Trail;
 use super::authenticator::{Answer, Guests, Judge, LoginKind, LoginRequest, OutsideCounters};
 use super::bans::{Ban, Bans, Full};
 use super::dial::{self, Dials};
@@ -45,6 +46,7 @@ pub(super) struct Core {
     pub(super) guests: Mutex<Guests>,
     pub(super) leases: Mutex<AddressBook>,
     pub(super) store: Arc<dyn Store>,
+    pub(super) audit: Trail,
     pub(super) takeovers: Mutex<Takeovers>,
     /// By name: lists are read in pages.
     pub(super) live: Mutex<BTreeMap<Arc<str>, Live>>,

@@ -21,6 +21,7 @@
 
 mod accounts;
 mod api;
+mod audit;
 mod authenticator;
 mod bans;
 mod core;
@@ -56,6 +57,8 @@ use crate::shard::{ShardHandle, ShardMessage};
 use crate::store::Store;
 use crate::tun::Queue;
 
+#[cfg(feature = "store-sqlite")]
+pub use audit::{AuditError, verify_audit};
 #[cfg(feature = "http-authenticator")]
 pub use authenticator::HttpAuthenticator;
 pub use authenticator::{
@@ -237,6 +240,7 @@ impl Concentrator {
         let _ = tokio::task::spawn_blocking(move || {
             drop(threads);
             core.events.close();
+            core.audit.close();
             core.store.close();
         })
         .await;

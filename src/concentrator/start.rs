@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tunnelhead_crypto::SystemRandom;
 
+use crate::audit::AuditKey;
 use crate::config::{self, Config, ConfigError};
 use crate::control_api::types::{Degraded, TunStatus};
 use crate::greeter::{self, GreeterLimits, GreeterShared};
@@ -32,6 +33,7 @@ use crate::tun::{Device, Queue, TunConfig, TunError};
 
 use super::accounts::Accounts;
 use super::api::{ApiHandle, Facts};
+use super::audit::{self, Trail};
 use super::authenticator;
 use super::core::{Core, Counters, Services};
 use super::dial::{Dials, Route};
@@ -54,6 +56,8 @@ const REKEYS_PER_HANDSHAKE: usize = 4;
 const BANS_EVERY: Duration = Duration::from_secs(1);
 /// `nice` of greeter threads: at 10, a busy greeter beside a busy shard gets about a tenth.
 const GREETER_NICE: u8 = 10;
+/// How often the end of the audit trail is written to the log.
+const AUDIT_HEAD_EVERY: Duration = Duration::from_secs(3600);
 /// Descriptors beside one a tunnel: listeners, queues, database, control connections.
 const SPARE_DESCRIPTORS: u64 = 1024;
 
@@ -133,12 +137,20 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
     let Builder { config, source, authenticator, store, tun } = builder;
     let mut degraded = Vec::new();
     create_state_dir(&config.state_dir)?;
+    let own_store = store.is_none();
     let store = match store {
         Some(store) => store,
         None => open_store(&config.state_dir)?,
     };
     let snapshot = store.load()?;
     let secrets = load_secrets(&config, &snapshot)?;
+    let audit_key = || AuditKey::new(secrets.key(audit::KEY_PURPOSE));
+    let audit = Trail::start(audit::Setup {
+        store: Arc::clone(&store),
+        state_dir: own_store.then_some(config.state_dir.as_path()),
+        keys: [audit_key(), audit_key()],
+        retention: config.audit.retention,
+    })?;
     let (host, _) = settings::router_host(&config);
     let material = Material::read(&config, host.as_deref())
         .map_err(|problems| StartError::Files(ConfigError::Invalid(problems)))?;
@@ -195,6 +207,7 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
         accounts,
         leases: Mutex::new(leases),
         store: Arc::clone(&store),
+        audit,
         takeovers: Mutex::new(Takeovers::new()),
         live: Mutex::default(),
         bans: Mutex::default(),
@@ -246,6 +259,10 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
         threads.greeters.push(handle);
     }
 
+    housekeeping.every("audit head", AUDIT_HEAD_EVERY, {
+        let core = Arc::clone(&core);
+        move || tracing::info!(target: "audit", head = %core.audit.head(), "audit trail")
+    });
     housekeeping.every("bans", BANS_EVERY, {
         let core = Arc::clone(&core);
         move || core.expire_bans()

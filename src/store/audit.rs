@@ -4,7 +4,7 @@
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRecord {
-    /// Its number, from 1, without gaps.
+    /// Its number, from 1.
     pub seq: u64,
     /// When, in seconds since 1970-01-01 UTC.
     pub at: u64,
@@ -14,17 +14,15 @@ pub struct AuditRecord {
     pub mac: [u8; 32],
 }
 
-/// Says that a part of the trail is complete and may be exported and pruned.
+/// Says that a part of the trail is complete, and what became of its lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditSeal {
-    /// Number of its first line.
-    pub first: u64,
+    /// Number of the part, from 1.
+    pub segment: u64,
     /// Number of its last line.
     pub last: u64,
-    /// When it was sealed, in seconds since 1970-01-01 UTC.
-    pub at: u64,
-    /// The `mac` of its last line.
-    pub head: [u8; 32],
+    /// The canonical text that `mac` covers.
+    pub line: String,
     /// What proves the seal.
     pub mac: [u8; 32],
 }

@@ -218,13 +218,10 @@ impl State {
                 self.audit.insert(record.seq, record);
             }
             Change::SealAudit(seal) => {
-                if self.seals.contains_key(&seal.last) {
-                    return Err(StoreError::Conflict(SEAL_TAKEN.to_owned()));
-                }
-                self.seals.insert(seal.last, seal);
+                self.seals.insert(seal.segment, seal);
             }
             Change::PruneAudit { through, at_most } => {
-                let sealed = self.seals.keys().next_back().copied().unwrap_or(0);
+                let sealed = self.seals.values().map(|seal| seal.last).max().unwrap_or(0);
                 let last = through.min(sealed);
                 let gone: Vec<u64> =
                     self.audit.range(..=last).map(|(seq, _)| *seq).take(count(at_most)).collect();
@@ -363,4 +360,3 @@ fn count(at_most: u32) -> usize {
 }
 
 pub(super) const AUDIT_TAKEN: &str = "the audit trail has a line with this number";
-pub(super) const SEAL_TAKEN: &str = "the audit trail has a seal that ends with this line";

@@ -142,7 +142,7 @@ pub enum Change {
     },
     /// Adds a line to the audit trail; one with the number of another is a conflict.
     AppendAudit(AuditRecord),
-    /// Adds a seal.
+    /// Adds a seal, or replaces the one of the same segment.
     SealAudit(AuditSeal),
     /// Forgets lines of the audit trail, the oldest first; never one that is not sealed.
     PruneAudit {

@@ -8,6 +8,7 @@
     reason = "test code: a failed expectation is the report"
 )]
 
+mod audit;
 mod cardboard;
 #[allow(dead_code, reason = "each resource uses its own part of it")]
 mod live;

@@ -1,5 +1,6 @@
 //! Commands that ask a running concentrator: one file a group.
 
+mod audit;
 mod dial;
 mod events;
 mod login;

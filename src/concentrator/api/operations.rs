@@ -50,6 +50,9 @@ impl ApiHandle {
         if let Some(reason) = core.store.health().degraded {
             add("store", reason);
         }
+        if let Some(reason) = core.audit.degraded() {
+            add("audit", reason);
+        }
         if core.shard_counters.iter().any(|shard| shard.tun_failed.load(Ordering::Relaxed)) {
             add(TUN, "the TUN device is gone; restart the concentrator".to_owned());
         } else if let Some(pool) = self.facts.routed {

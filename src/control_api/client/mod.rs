@@ -1,5 +1,6 @@
 //! The other end of the control socket, for the command line.
 
+mod audit;
 mod events;
 mod logins;
 mod operations;

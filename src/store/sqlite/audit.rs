@@ -14,15 +14,11 @@ pub(super) fn append(db: &Connection, record: &AuditRecord) -> Result<(), Fault>
 
 pub(super) fn seal(db: &Connection, seal: &AuditSeal) -> Result<(), Fault> {
     db.prepare_cached(
-        "INSERT INTO audit_seals (first, last, at, head, mac) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO audit_seals (segment, last, line, mac) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (segment) DO UPDATE SET
+             last = excluded.last, line = excluded.line, mac = excluded.mac",
     )?
-    .execute(params![
-        integer(seal.first),
-        integer(seal.last),
-        integer(seal.at),
-        seal.head,
-        seal.mac
-    ])?;
+    .execute(params![integer(seal.segment), integer(seal.last), seal.line, seal.mac])?;
     Ok(())
 }
 
@@ -43,7 +39,7 @@ pub(super) fn head(db: &Connection) -> Result<Option<AuditRecord>, Fault> {
 }
 
 pub(super) fn newest_seal(db: &Connection) -> Result<Option<AuditSeal>, Fault> {
-    let sql = "SELECT first, last, at, head, mac FROM audit_seals ORDER BY last DESC LIMIT 1";
+    let sql = "SELECT segment, last, line, mac FROM audit_seals ORDER BY segment DESC LIMIT 1";
     Ok(db.query_row(sql, (), sealed).optional()?)
 }
 
@@ -57,7 +53,7 @@ pub(super) fn lines(db: &Connection, after: u64, limit: usize) -> Result<Vec<Aud
 }
 
 pub(super) fn seals(db: &Connection) -> Result<Vec<AuditSeal>, Fault> {
-    collect(db, "SELECT first, last, at, head, mac FROM audit_seals ORDER BY last", sealed)
+    collect(db, "SELECT segment, last, line, mac FROM audit_seals ORDER BY segment", sealed)
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<AuditRecord> {
@@ -71,10 +67,9 @@ fn record(row: &Row<'_>) -> rusqlite::Result<AuditRecord> {
 
 fn sealed(row: &Row<'_>) -> rusqlite::Result<AuditSeal> {
     Ok(AuditSeal {
-        first: seconds(row.get(0)?),
+        segment: seconds(row.get(0)?),
         last: seconds(row.get(1)?),
-        at: seconds(row.get(2)?),
-        head: row.get(3)?,
-        mac: row.get(4)?,
+        line: row.get(2)?,
+        mac: row.get(3)?,
     })
 }

@@ -6,7 +6,7 @@ use rusqlite::ErrorCode;
 
 use super::schema::CURRENT;
 use crate::store::StoreError;
-use crate::store::memory::{AUDIT_TAKEN, SEAL_TAKEN};
+use crate::store::memory::AUDIT_TAKEN;
 
 /// What went wrong, without the path of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,6 @@ fn explain(text: &str) -> String {
         ("routers.certificate_cn", "the common name belongs to another router"),
         ("routers.address", "the address belongs to another router"),
         ("audit.seq", AUDIT_TAKEN),
-        ("audit_seals.last", SEAL_TAKEN),
     ];
     let sentence = known.iter().find(|(column, _)| text.ends_with(column));
     sentence.map_or(text, |(_, sentence)| sentence).to_owned()

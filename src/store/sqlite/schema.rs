@@ -150,10 +150,9 @@ CREATE TABLE audit (
     mac BLOB NOT NULL CHECK (length(mac) = 32)
 ) STRICT;
 CREATE TABLE audit_seals (
-    last INTEGER NOT NULL PRIMARY KEY,
-    first INTEGER NOT NULL CHECK (first <= last),
-    at INTEGER NOT NULL,
-    head BLOB NOT NULL CHECK (length(head) = 32),
+    segment INTEGER NOT NULL PRIMARY KEY,
+    last INTEGER NOT NULL,
+    line TEXT NOT NULL,
     mac BLOB NOT NULL CHECK (length(mac) = 32)
 ) STRICT;
 

@@ -109,8 +109,11 @@ fn the_audit_trail_takes_a_number_once_and_forgets_only_what_is_sealed() {
     let prune = || vec![Change::PruneAudit { through: 9, at_most: 3 }];
     submit(&store, prune()).unwrap();
     assert_eq!(store.audit(0, 100).unwrap().len(), 9, "nothing is sealed");
-    let seal = AuditSeal { first: 1, last: 5, at: 9, head: [1; 32], mac: [2; 32] };
+    let seal = |line: &str| AuditSeal { segment: 1, last: 5, line: line.into(), mac: [2; 32] };
+    submit(&store, vec![Change::SealAudit(seal("sealed"))]).unwrap();
+    let seal = seal("exported");
     submit(&store, vec![Change::SealAudit(seal.clone())]).unwrap();
+    assert_eq!(store.audit_seals().unwrap(), std::slice::from_ref(&seal));
     submit(&store, prune()).unwrap();
     assert_eq!(store.audit(0, 2).unwrap(), [line(4), line(5)]);
     submit(&store, prune()).unwrap();

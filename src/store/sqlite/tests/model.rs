@@ -79,11 +79,10 @@ fn trail() -> impl Strategy<Value = Change> {
         line: format!("line {seq}"),
         mac,
     });
-    let seal = (1..5_u64, 0..4_u64, 0..100_u64, mac).prop_map(|(first, more, at, mac)| AuditSeal {
-        first,
-        last: first + more,
-        at,
-        head: [1; 32],
+    let seal = (1..5_u64, 0..9_u64, mac).prop_map(|(segment, last, mac)| AuditSeal {
+        segment,
+        last,
+        line: format!("seal {last}"),
         mac,
     });
     prop_oneof![
