@@ -10,6 +10,7 @@
 
 mod audit;
 mod cardboard;
+mod events;
 #[allow(dead_code, reason = "each resource uses its own part of it")]
 mod live;
 mod openapi;

@@ -42,17 +42,29 @@ impl<'a> Binary<'a> {
              name = \"{DEVICE}\"\n{lines}\n"
         );
         std::fs::write(at("config.toml"), text).expect("a configuration");
-        let mut command = lab.concentrator.command(env!("CARGO_BIN_EXE_tunnelhead"));
-        command.arg("serve").arg("--config").arg(at("config.toml"));
-        let process = Process::spawn("tunnelhead serve", &mut command);
         let runtime = Runtime::new().expect("a runtime");
         let client = Client::new(&at("control.sock"));
-        let status = eventually("ready concentrator", START, || {
-            assert!(!process.ended(), "{}", process.tail(60));
-            runtime.block_on(client.status()).ok().filter(|status| status.ready)
-        });
-        let address = status.listeners[0].address;
+        let process = spawn(lab, folder.path());
+        let address = until_ready(&process, &runtime, &client).listeners[0].address;
         Self { lab, process, client, runtime, address, folder }
+    }
+
+    /// Ends it with this signal ("TERM", "KILL") and starts it again on the same port.
+    pub(crate) fn restart(&mut self, signal: &str) {
+        let config = self.folder.path().join("config.toml");
+        let text = std::fs::read_to_string(&config).expect("a configuration");
+        let text = text.replace(&format!("{CONCENTRATOR}:0"), &self.address.to_string());
+        std::fs::write(&config, text).expect("a configuration");
+        let id = self.process.id().to_string();
+        let kill = std::process::Command::new("kill").args(["-s", signal, &id]).status();
+        assert!(kill.expect("kill").success());
+        eventually("end of the concentrator", START, || self.process.ended().then_some(()));
+        self.process = spawn(self.lab, self.folder.path());
+        until_ready(&self.process, &self.runtime, &self.client);
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        self.runtime.block_on(self.client.remove_router(name)).expect("a removal");
     }
 
     /// Where it listens.
@@ -121,4 +133,17 @@ impl<'a> Binary<'a> {
         arrived(sent);
         u64::try_from(sent).expect("a count")
     }
+}
+
+fn spawn(lab: &Lab, folder: &Path) -> Process {
+    let mut command = lab.concentrator.command(env!("CARGO_BIN_EXE_tunnelhead"));
+    command.arg("serve").arg("--config").arg(folder.join("config.toml"));
+    Process::spawn("tunnelhead serve", &mut command)
+}
+
+fn until_ready(process: &Process, runtime: &Runtime, client: &Client) -> Status {
+    eventually("ready concentrator", START, || {
+        assert!(!process.ended(), "{}", process.tail(60));
+        runtime.block_on(client.status()).ok().filter(|status| status.ready)
+    })
 }

@@ -14,6 +14,7 @@ mod basics;
 #[allow(dead_code, reason = "a bench uses more of it")]
 mod binary;
 mod crowd;
+mod events;
 mod head;
 mod hostile;
 #[allow(dead_code, reason = "made for the tests with real clients; this uses a part of it")]

@@ -66,3 +66,7 @@ impl EventSource for Followed {
 fn shown(gap: EventGap, counted: bool) -> EventGap {
     EventGap { lost: gap.lost.filter(|_| counted), ..gap }
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests;

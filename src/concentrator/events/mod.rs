@@ -209,3 +209,6 @@ fn gap_document(gap: Gap) -> EventGap {
 
 /// EventHub that a reader takes under the lock.
 const READ_AT_ONCE: usize = 256;
+
+#[cfg(test)]
+mod tests;

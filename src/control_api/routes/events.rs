@@ -24,7 +24,7 @@ use crate::control_api::handle::EventSource;
 use crate::control_api::types::{Event, EventDocument, EventFilter, EventGap, check_name};
 
 /// Time without an event after which a comment shows that the stream lives.
-pub(in crate::control_api) const HEARTBEAT: Duration = Duration::from_secs(15);
+const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Bytes of events that are put together before they are written.
 const CHUNK_BYTES: usize = 16 * 1024;
 /// The header with which browsers go on after a break.
@@ -72,7 +72,7 @@ struct EventsGone {
     get,
     path = "/v1/events",
     tag = "events",
-    extensions(("x-role" = json!("read"))),
+    extensions(("x-role" = json!("read")), ("x-class" = json!("stream"))),
     params(
         Parameters,
         ("Last-Event-ID" = Option<u64>, Header, description = "The last id that was received"),
@@ -158,7 +158,7 @@ fn parse(pairs: &str) -> Result<Parameters, ApiError> {
 
 /// The answer without an end.
 fn stream(source: Box<dyn EventSource>, stopped: watch::Receiver<bool>) -> Response {
-    let writer = Writer { source, stopped, begun: false };
+    let writer = Writer { source, stopped, heartbeat: HEARTBEAT, begun: false };
     let chunks = futures_util::stream::unfold(writer, |mut writer| async {
         let chunk = writer.chunk().await?;
         Some((Ok::<_, Infallible>(Bytes::from(chunk)), writer))
@@ -174,6 +174,7 @@ fn stream(source: Box<dyn EventSource>, stopped: watch::Receiver<bool>) -> Respo
 struct Writer {
     source: Box<dyn EventSource>,
     stopped: watch::Receiver<bool>,
+    heartbeat: Duration,
     begun: bool,
 }
 
@@ -189,7 +190,7 @@ impl Writer {
             biased;
             // An error means that the server is gone, which is a stop too.
             _ = self.stopped.wait_for(|stopped| *stopped) => return None,
-            next = tokio::time::timeout(HEARTBEAT, self.source.next()) => next,
+            next = tokio::time::timeout(self.heartbeat, self.source.next()) => next,
         };
         match next {
             Ok(item) => write_item(&mut text, item?),
@@ -227,3 +228,6 @@ fn write_comment(text: &mut String, what: &str, position: u64) {
     // Writing to a String can't fail.
     let _ = write!(text, ": {what}\nid: {position}\n\n");
 }
+
+#[cfg(test)]
+mod tests;
