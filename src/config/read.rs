@@ -293,7 +293,7 @@ fn keepalive(mut section: Section<'_>) -> Keepalive {
     let seconds = Duration::from_secs;
     let ping = section.duration("ping", seconds(20), seconds(1)..=seconds(3600));
     let restart = section.duration("restart", seconds(90), seconds(2)..=seconds(86_400));
-    let suspect = section.duration("suspect", seconds(12), seconds(3)..=seconds(3600));
+    let suspect = section.duration("suspect", seconds(10), seconds(3)..=seconds(3600));
     section.finish();
     Keepalive { ping, restart, suspect }
 }

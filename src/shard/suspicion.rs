@@ -20,6 +20,9 @@ use crate::sys::socket::TcpInfo;
 /// asked rarely, and may be looked at just while its answer is on the way.
 const CONFIRM: Duration = Duration::from_secs(1);
 
+/// Between two looks, at least.
+const SHORTEST: Duration = Duration::from_millis(100);
+
 /// What is thought of one router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Opinion {
@@ -87,7 +90,9 @@ impl Suspicion {
         let asked = waiting || tcp.probes > 0;
         if unacked < self.patience && (silent < self.patience || !asked) {
             let rest = self.patience.saturating_sub(silent.max(unacked));
-            self.look_at = now + rest.max(CONFIRM);
+            // Not at once again: a silence that nobody has asked about may go on for long.
+            let pause = if rest.is_zero() { CONFIRM } else { rest.max(SHORTEST) };
+            self.look_at = now + pause;
             if silent >= self.patience {
                 // Nobody has asked since: neither better nor worse than before.
                 return None;
@@ -115,7 +120,8 @@ mod tests {
     use super::*;
     use crate::telemetry::clock;
 
-    const PATIENCE: Duration = Duration::from_secs(12);
+    /// The default.
+    const PATIENCE: Duration = Duration::from_secs(10);
     const SECOND: Duration = Duration::from_secs(1);
 
     fn tcp(silent: Duration, probes: u8, unacked: u32) -> TcpInfo {
@@ -123,16 +129,16 @@ mod tests {
         TcpInfo { silent_ms, probes, unacked, ..TcpInfo::default() }
     }
 
-    /// A router that answers every probe until `gone`, as the kernel would show it: asked after 8
-    /// seconds of silence, then every two.
+    /// A router that answers every probe until `gone`, as the kernel would show it: asked after 6
+    /// seconds of silence, then every second.
     fn idle(now: Instant, start: Instant, gone: Option<Instant>) -> TcpInfo {
         let heard_until = gone.map_or(now, |gone| gone.min(now));
         let age = heard_until.saturating_duration_since(start).as_millis();
-        let rounds = u32::try_from(age / 8000).unwrap();
-        let last = start + Duration::from_secs(8) * rounds;
+        let rounds = u32::try_from(age / 6000).unwrap();
+        let last = start + Duration::from_secs(6) * rounds;
         let silent = now.saturating_duration_since(last);
-        let unanswered = silent.saturating_sub(Duration::from_secs(8)).as_secs() / 2;
-        let asked = if silent >= Duration::from_secs(8) { unanswered + 1 } else { 0 };
+        let unanswered = silent.saturating_sub(Duration::from_secs(6)).as_secs();
+        let asked = if silent >= Duration::from_secs(6) { unanswered + 1 } else { 0 };
         tcp(silent, u8::try_from(asked).unwrap(), 0)
     }
 
@@ -156,8 +162,8 @@ mod tests {
             prop_assert_eq!(turn, Turn::Suspect);
             prop_assert!(suspicion.is_suspect());
             prop_assert!(now >= gone + Duration::from_secs(2), "suspected too soon");
-            prop_assert!(now <= gone + Duration::from_secs(15), "{:?}", now - gone);
-            prop_assert!(looks <= gone_ms / 3000 + 5, "{} looks", looks);
+            prop_assert!(now <= gone + Duration::from_millis(12_200), "{:?}", now - gone);
+            prop_assert!(looks <= gone_ms / 4000 + 6, "{} looks", looks);
         }
 
         #[test]
@@ -177,13 +183,13 @@ mod tests {
         let start = clock::now();
         let mut suspicion = Suspicion::new(start, PATIENCE);
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(suspicion.look(at(12), &tcp(PATIENCE, 3, 0), start), None);
-        assert_eq!(suspicion.look(at(13), &tcp(SECOND * 13, 3, 0), start), Some(Turn::Suspect));
-        assert_eq!(suspicion.look(at(14), &tcp(SECOND * 14, 4, 0), start), None);
-        suspicion.heard(at(15));
-        assert_eq!(suspicion.look_at(), at(15));
-        assert_eq!(suspicion.look(at(15), &tcp(SECOND, 0, 0), start), Some(Turn::Recovered));
-        assert_eq!(suspicion.look_at(), at(26));
+        assert_eq!(suspicion.look(at(10), &tcp(PATIENCE, 3, 0), start), None);
+        assert_eq!(suspicion.look(at(11), &tcp(SECOND * 11, 3, 0), start), Some(Turn::Suspect));
+        assert_eq!(suspicion.look(at(12), &tcp(SECOND * 12, 4, 0), start), None);
+        suspicion.heard(at(13));
+        assert_eq!(suspicion.look_at(), at(13));
+        assert_eq!(suspicion.look(at(13), &tcp(SECOND, 0, 0), start), Some(Turn::Recovered));
+        assert_eq!(suspicion.look_at(), at(22));
     }
 
     #[test]
@@ -215,9 +221,9 @@ mod tests {
         let written = start + SECOND;
         let heard = tcp(SECOND, 0, 1);
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(suspicion.look(at(12), &heard, written), None);
-        assert_eq!(suspicion.look_at(), at(13));
-        assert_eq!(suspicion.look(at(13), &heard, written), None);
-        assert_eq!(suspicion.look(at(14), &heard, written), Some(Turn::Suspect));
+        assert_eq!(suspicion.look(at(10), &heard, written), None);
+        assert_eq!(suspicion.look_at(), at(11));
+        assert_eq!(suspicion.look(at(11), &heard, written), None);
+        assert_eq!(suspicion.look(at(12), &heard, written), Some(Turn::Suspect));
     }
 }

@@ -20,6 +20,7 @@
 )]
 
 mod bulk;
+mod dial;
 mod harness;
 mod isolation;
 mod lab;
@@ -31,4 +32,5 @@ mod site;
 mod stock;
 #[path = "../support/mod.rs"]
 mod support;
+mod suspect;
 mod tunnelhead_process;

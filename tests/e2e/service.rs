@@ -37,6 +37,23 @@ impl Service {
     }
 }
 
+/// Serves every caller of a port of a namespace on a thread of its own.
+pub(crate) fn serve(
+    namespace: &Namespace,
+    port: u16,
+    caller: impl Fn(TcpStream) + Clone + Send + 'static,
+) {
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let listener = namespace.inside(|| TcpListener::bind(address)).expect("a service");
+    // It ends with the test process: `accept` has no other end.
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let caller = caller.clone();
+            std::thread::spawn(move || caller(stream));
+        }
+    });
+}
+
 /// Connects to a port and reads what the service there says first; waits for `patience`.
 pub(crate) fn greeting_within(
     patience: Duration,

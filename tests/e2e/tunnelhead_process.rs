@@ -36,6 +36,16 @@ impl<'a> Tunnelhead<'a> {
 
     /// The same with files beside the configuration.
     pub(crate) fn start_with(lab: &'a Lab, files: &[(&str, &str)], lines: &str) -> Self {
+        Self::start_keeping(lab, "ping = \"1s\"\nrestart = \"6s\"", files, lines)
+    }
+
+    /// The same with other lines in `[keepalive]`.
+    pub(crate) fn start_keeping(
+        lab: &'a Lab,
+        keepalive: &str,
+        files: &[(&str, &str)],
+        lines: &str,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         for (name, text) in files {
             write_private(&folder.path().join(name), text);
@@ -44,7 +54,7 @@ impl<'a> Tunnelhead<'a> {
         let text = format!(
             "public_host = \"{CONCENTRATOR}\"\n\
              state_dir = \"{}\"\ncontrol_socket = \"{}\"\n\
-             [keepalive]\nping = \"1s\"\nrestart = \"6s\"\n\
+             [keepalive]\n{keepalive}\n\
              [[listener]]\naddress = \"{CONCENTRATOR}:8443\"\n{lines}\n",
             path("state"),
             path("control.sock"),
@@ -79,7 +89,13 @@ impl<'a> Tunnelhead<'a> {
         self.wait_ready();
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The control socket.
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("control.sock")
     }
 
