@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::control_api::types::{Login, check_ban, check_name};
+use crate::control_api::types::{Login, Timestamp, check_ban, check_name};
+use crate::telemetry::clock;
 
 /// An OpenVPN-compatible tunnel concentrator for fleets of MikroTik routers.
 #[derive(Debug, Parser)]
@@ -32,6 +33,9 @@ pub(super) enum Command {
         /// The configuration; without it every default
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// If the database is damaged, start from the newest good snapshot; the damaged file is kept
+        #[arg(long)]
+        recover: bool,
     },
     /// Make everything that is needed in one folder, print what to paste on a router, and serve
     Quickstart {
@@ -53,6 +57,17 @@ pub(super) enum Command {
     /// Router accounts
     #[command(subcommand)]
     Router(RouterCommand),
+    /// The router that has or had a tunnel address
+    Directory {
+        /// The address
+        address: Ipv4Addr,
+        /// When: as in 2026-11-22T02:58:00Z, or so long ago: 90m, 2h, 7d [default: now]
+        #[arg(long, value_name = "TIME", value_parser = moment)]
+        at: Option<Timestamp>,
+    },
+    /// The database: checks, copies
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Tunnels that are up
     #[command(subcommand)]
     Tunnel(TunnelCommand),
@@ -104,12 +119,51 @@ pub(super) enum RouterCommand {
     List,
     /// One account
     Show(Named),
+    /// The tunnels that it had and has, newest first
+    Sessions(Sessions),
     /// Delete an account and cut its tunnel
     Remove(Named),
     /// Cut its tunnel and refuse its logins
     Disable(Named),
     /// Accept its logins again
     Enable(Named),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StoreCommand {
+    /// Look for damage and contradictions while everything goes on; exit code 1 if there are any
+    Check,
+    /// Copy the database while everything goes on, into backups/ of the state folder
+    Backup {
+        /// Name of the copy: a-z, 0-9, ".", "_", "-"
+        name: String,
+    },
+    /// Every copy
+    List,
+    /// Put a copy in place of the database; the concentrator must not run
+    Restore {
+        /// The copy
+        file: PathBuf,
+        /// The state folder
+        #[arg(long, value_name = "DIR", default_value = "/var/lib/tunnelhead")]
+        state_dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Sessions {
+    /// Name of the router
+    #[arg(value_parser = name)]
+    pub(super) name: String,
+    /// Those that were up at this time or later: 2026-11-22T02:58:00Z, or so long ago: 90m, 2h, 7d
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(super) from: Option<Timestamp>,
+    /// Those that began at this time or earlier
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub(super) to: Option<Timestamp>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(super) limit: usize,
 }
 
 #[derive(Debug, Subcommand)]
@@ -264,6 +318,20 @@ impl From<LoginArgument> for Login {
     }
 }
 
+/// A time, or so long ago.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(moment) = serde_json::from_value(text.into()) {
+        return Ok(moment);
+    }
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+    let ago = units.iter().find_map(|(unit, seconds)| {
+        let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        count.checked_mul(*seconds)
+    });
+    let ago = ago.ok_or("write a time as 2026-11-22T02:58:00Z, or how long ago: 90m, 2h, 7d")?;
+    Ok(Timestamp(clock::unix_seconds().saturating_sub(ago)))
+}
+
 fn name(text: &str) -> Result<String, String> {
     check_name(text).map(|()| text.to_owned()).map_err(|error| error.message)
 }
@@ -325,6 +393,15 @@ mod tests {
             "tunnelhead events --follow --json",
             "tunnelhead events --after 7 --kind tunnel. --kind ban.set,reloaded --router a",
             "tunnelhead events --tag site=a --tenant t",
+            "tunnelhead serve --recover",
+            "tunnelhead router sessions a",
+            "tunnelhead router sessions a --from 2h --to 2026-11-22T02:58:00+01:00 --limit 5",
+            "tunnelhead directory 100.64.1.2",
+            "tunnelhead directory 100.64.1.2 --at 90m",
+            "tunnelhead store check",
+            "tunnelhead store backup before-upgrade",
+            "tunnelhead store list",
+            "tunnelhead store restore f --state-dir d",
             "tunnelhead openapi",
             "tunnelhead completions bash",
             "tunnelhead why a",
@@ -357,6 +434,12 @@ mod tests {
             "tunnelhead status now",
             "tunnelhead audit verify --head 5:ab",
             "tunnelhead audit list --router ../a",
+            "tunnelhead directory",
+            "tunnelhead directory 100.64.1",
+            "tunnelhead directory 100.64.1.2 --at yesterday",
+            "tunnelhead router sessions a --from 2",
+            "tunnelhead store",
+            "tunnelhead store restore",
             "tunnelhead completions csh",
             "tunnelhead events --after x",
             "tunnelhead events --router ../a",

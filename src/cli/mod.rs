@@ -8,6 +8,7 @@ mod doors;
 mod output;
 mod quickstart;
 mod remote;
+mod restore;
 mod running;
 mod serve;
 
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 
-use arguments::{Arguments, Command};
+use arguments::{Arguments, Command, StoreCommand};
 
 /// Where the control socket is unless somebody says otherwise.
 const DEFAULT_SOCKET: &str = "/run/tunnelhead/control.sock";
@@ -57,12 +58,21 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         remote::Remote::new(path.as_deref().unwrap_or_else(|| Path::new(DEFAULT_SOCKET)), json)
     };
     match command {
-        Command::Serve { config } => serve::serve(config.as_deref(), socket).await,
+        Command::Serve { config, recover } => {
+            serve::serve(config.as_deref(), recover, socket).await
+        }
         Command::Quickstart { dir, listen, verify_server } => {
             quickstart::quickstart(&dir, listen, verify_server, socket, json).await
         }
         Command::CheckConfig { file } => serve::check_config(&file, json),
         Command::Router(command) => remote(socket).router(command).await,
+        Command::Directory { address, at } => remote(socket).directory(address, at).await,
+        Command::Store(StoreCommand::Check) => remote(socket).check_store().await,
+        Command::Store(StoreCommand::Backup { name }) => remote(socket).back_up_store(name).await,
+        Command::Store(StoreCommand::List) => remote(socket).backups().await,
+        Command::Store(StoreCommand::Restore { file, state_dir }) => {
+            restore::restore(&file, &state_dir, json)
+        }
         Command::Tunnel(command) => remote(socket).tunnel(command).await,
         Command::Events(arguments) => remote(socket).events(arguments).await,
         Command::Ban(command) => remote(socket).ban(command).await,

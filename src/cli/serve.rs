@@ -11,7 +11,7 @@ use super::{Failure, Outcome};
 use crate::concentrator::{self, Concentrator};
 use crate::config::{Config, ConfigError, LocalAddress, Problem};
 
-pub(super) async fn serve(file: Option<&Path>, socket: Option<PathBuf>) -> Outcome {
+pub(super) async fn serve(file: Option<&Path>, recover: bool, socket: Option<PathBuf>) -> Outcome {
     let signals = Signals::take()?;
     running::start_logging();
     let local = running::local_addresses()?;
@@ -20,7 +20,7 @@ pub(super) async fn serve(file: Option<&Path>, socket: Option<PathBuf>) -> Outco
     for Problem { key, message } in config.warnings(&local) {
         tracing::warn!("{key} {message}");
     }
-    let mut builder = Concentrator::builder();
+    let mut builder = Concentrator::builder().recover(recover);
     if let Some(file) = file {
         builder = builder.reload_from(move || {
             // The host's addresses may be others by then.

@@ -32,6 +32,7 @@ use super::bans::{Ban, Bans, Full};
 use super::dial::{self, Dials};
 use super::events::{EventHub, Moment, TunnelEvent};
 use super::revoked::Revoked;
+use super::session_log::SessionLog;
 use super::settings::Settings;
 
 /// Shared by greeters, shards and the control socket. Nothing here is touched once a packet.
@@ -47,6 +48,7 @@ pub(super) struct Core {
     pub(super) leases: Mutex<AddressBook>,
     pub(super) store: Arc<dyn Store>,
     pub(super) audit: Trail,
+    pub(super) sessions: Arc<SessionLog>,
     pub(super) takeovers: Mutex<Takeovers>,
     /// By name: lists are read in pages.
     pub(super) live: Mutex<BTreeMap<Arc<str>, Live>>,
@@ -249,6 +251,7 @@ impl Core {
             ("logins".to_owned(), load(&ours.logins)),
             ("takeovers".to_owned(), load(&ours.takeovers)),
             ("clones_refused".to_owned(), load(&ours.clones_refused)),
+            ("sessions_unrecorded".to_owned(), self.sessions.lost()),
         ]);
         all.extend(self.dials.counters().map(|(name, count)| (name.to_owned(), count)));
         all.extend(self.events.counters().map(|(name, count)| (name.to_owned(), count)));
@@ -502,6 +505,7 @@ impl ShardServices for Services {
         let cipher = report.info.cipher.map_or("", DataCipher::name);
         tracing::info!(router = %report.identity.0, address = %report.address, cipher, "tunnel up");
         tracing::debug!(router = %report.identity.0, real_address = %report.real_address, "from");
+        self.0.sessions.opened(&report);
         let up = TunnelEvent::Up {
             router: report.identity.0,
             address: report.address,
@@ -529,14 +533,7 @@ impl ShardServices for Services {
         core.note_down(&report.identity.0, report.client.0, reason);
         let unix = clock::unix_seconds();
         core.leases().touch(&report.identity.0, unix);
-        core.store.submit(
-            vec![Change::Touch {
-                identity: Arc::clone(&report.identity.0),
-                at: unix,
-                real_address: Some(report.real_address.ip()),
-            }],
-            None,
-        );
+        core.sessions.closed(&report, reason, unix);
         tracing::info!(router = %report.identity.0, address = %report.address, reason, "tunnel down");
         let router = report.identity.0;
         if report.up {

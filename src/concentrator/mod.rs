@@ -31,12 +31,14 @@ mod flights;
 mod handles;
 mod host;
 mod housekeeping;
+mod keeping;
 mod listening;
 mod material;
 mod provisioning;
 mod reload;
 mod revoked;
 mod secrets;
+mod session_log;
 mod settings;
 mod slow_pool;
 mod start;
@@ -71,6 +73,9 @@ pub use handles::{Routers, Tunnel, Tunnels};
 pub use host::{check_tun_permission, local_addresses};
 pub use start::StartError;
 
+#[cfg(feature = "store-sqlite")]
+pub use keeping::restore_store;
+
 pub use crate::sys::rlimit::forbid_core_dumps;
 
 /// Where packets to and from the host go.
@@ -90,6 +95,7 @@ pub struct Builder {
     source: Option<reload::ConfigSource>,
     authenticator: Option<Arc<dyn Authenticator>>,
     store: Option<Arc<dyn Store>>,
+    recover: bool,
     tun: TunSource,
 }
 
@@ -127,6 +133,15 @@ impl Builder {
         self
     }
 
+    /// If the database in the state folder is damaged, starts from the newest good snapshot instead
+    /// of refusing; the damaged file is kept. What was changed after the snapshot is lost, and
+    /// addresses that were given after it rest for `limits.lease_quarantine`.
+    #[must_use]
+    pub fn recover(mut self, recover: bool) -> Self {
+        self.recover = recover;
+        self
+    }
+
     /// Where packets go; without it a TUN device.
     #[must_use]
     pub fn tun(mut self, tun: TunSource) -> Self {
@@ -146,6 +161,10 @@ impl Builder {
             .map_err(|_| StartError::Internal("the start was cancelled"))?
     }
 }
+
+/// Name of the database in the state folder.
+#[cfg(feature = "store-sqlite")]
+const DATABASE: &str = "tunnelhead.db";
 
 /// Reads the certificates, keys and revocation lists that a configuration names, and checks them
 /// against each other. Nothing is made or changed.
@@ -241,6 +260,7 @@ impl Concentrator {
             drop(threads);
             core.events.close();
             core.audit.close();
+            core.sessions.finish();
             core.store.close();
         })
         .await;

@@ -39,11 +39,13 @@ use super::core::{Core, Counters, Services};
 use super::dial::{Dials, Route};
 use super::events::{EventHub, before_first};
 use super::housekeeping::Housekeeping;
+use super::keeping::{self, Keeping};
 use super::listening::Places;
 use super::material::Material;
 use super::reload::Reloader;
 use super::revoked::Revoked;
 use super::secrets::{Secrets, SecretsError};
+use super::session_log::SessionLog;
 use super::settings::{self, Current, Settings};
 use super::{Builder, Concentrator, Threads, TunSource, watch};
 
@@ -58,6 +60,13 @@ const BANS_EVERY: Duration = Duration::from_secs(1);
 const GREETER_NICE: u8 = 10;
 /// How often the end of the audit trail is written to the log.
 const AUDIT_HEAD_EVERY: Duration = Duration::from_secs(3600);
+/// Time for which records of tunnels wait for more of them.
+const SESSIONS_EVERY: Duration = Duration::from_secs(1);
+/// Time between two notes that the process runs.
+const ALIVE_EVERY: Duration = Duration::from_secs(60);
+/// Time between two parts of pruning, and records in a part: twenty million a day.
+const PRUNE_EVERY: Duration = Duration::from_secs(2);
+const PRUNE_AT_MOST: u32 = 500;
 /// Descriptors beside one a tunnel: listeners, queues, database, control connections.
 const SPARE_DESCRIPTORS: u64 = 1024;
 
@@ -134,15 +143,16 @@ impl From<SecretsError> for StartError {
 }
 
 pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, StartError> {
-    let Builder { config, source, authenticator, store, tun } = builder;
+    let Builder { config, source, authenticator, store, recover, tun } = builder;
     let mut degraded = Vec::new();
     create_state_dir(&config.state_dir)?;
     let own_store = store.is_none();
     let store = match store {
         Some(store) => store,
-        None => open_store(&config.state_dir)?,
+        None => open_store(&config.state_dir, recover)?,
     };
     let snapshot = store.load()?;
+    let marks = snapshot.marks;
     let secrets = load_secrets(&config, &snapshot)?;
     let audit_key = || AuditKey::new(secrets.key(audit::KEY_PURPOSE));
     let audit = Trail::start(audit::Setup {
@@ -178,7 +188,20 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
     let reserved = snapshot.marks.events_reserved;
     let recorder = flights_of(&snapshot);
     let leases = load_leases(&config, snapshot, &secrets, &mut degraded)?;
+    let sessions = SessionLog::new(Arc::clone(&store), &marks, clock::unix_seconds());
+    let keeping = Arc::new(Keeping::new(
+        Arc::clone(&store),
+        &config.state_dir,
+        &config.store,
+        marks.recovery,
+        config.limits.lease_quarantine,
+    ));
     let mut housekeeping = Housekeeping::default();
+    keep_history(&mut housekeeping, &store, &sessions, config.history.retention);
+    housekeeping.every("snapshots", keeping.look_every(), {
+        let keeping = Arc::clone(&keeping);
+        move || keeping.snapshot_if_due(clock::unix_seconds())
+    });
     forget_leases(&store, config.limits.lease_quarantine);
     housekeeping.every("leases", LEASES_EVERY, {
         let (store, quarantine) = (Arc::clone(&store), config.limits.lease_quarantine);
@@ -188,7 +211,7 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
         admission: Mutex::new(admission),
         buffered: AtomicUsize::new(0),
         // Numbers of sessions rise over restarts too, and stay exact in JSON (below 2^53).
-        next_client: AtomicU64::new(clock::unix_seconds() << 20),
+        next_client: AtomicU64::new(sessions.first()),
         closed: Tally::default(),
         in_progress: AtomicUsize::new(0),
         ended: AtomicUsize::new(0),
@@ -208,6 +231,7 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
         leases: Mutex::new(leases),
         store: Arc::clone(&store),
         audit,
+        sessions: Arc::clone(&sessions),
         takeovers: Mutex::new(Takeovers::new()),
         live: Mutex::default(),
         bans: Mutex::default(),
@@ -272,10 +296,32 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
         reloader: Reloader::new(Arc::clone(&core), source, greeters, places, material.prints()),
         core: Arc::clone(&core),
         changing: tokio::sync::Mutex::new(()),
+        keeping,
     });
     watch::start(&mut housekeeping, &api, alive_at);
     threads.housekeeper = housekeeping.start()?;
     Ok(Concentrator { core, api, listening, threads })
+}
+
+/// Records of the past: written soon, pruned in small parts. Once a minute it is noted that the
+/// process runs, so that the next one knows when this one ended if nobody tells.
+fn keep_history(
+    housekeeping: &mut Housekeeping,
+    store: &Arc<dyn Store>,
+    sessions: &Arc<SessionLog>,
+    retention: Duration,
+) {
+    let sessions = Arc::clone(sessions);
+    housekeeping.every("sessions", SESSIONS_EVERY, move || sessions.flush());
+    let alive = Arc::clone(store);
+    housekeeping.every("alive", ALIVE_EVERY, move || {
+        alive.submit(vec![Change::Alive { at: clock::unix_seconds() }], None);
+    });
+    let pruned = Arc::clone(store);
+    housekeeping.every("history", PRUNE_EVERY, move || {
+        let before = clock::unix_seconds().saturating_sub(retention.as_secs());
+        pruned.submit(vec![Change::PruneSessions { before, at_most: PRUNE_AT_MOST }], None);
+    });
 }
 
 /// What has rested long enough needs no record any more.
@@ -297,12 +343,39 @@ fn create_state_dir(path: &Path) -> Result<(), StartError> {
 }
 
 #[cfg(feature = "store-sqlite")]
-fn open_store(state_dir: &Path) -> Result<Arc<dyn Store>, StartError> {
-    Ok(Arc::new(crate::store::sqlite::SqliteStore::open(state_dir.join("tunnelhead.db"))?))
+fn open_store(state_dir: &Path, recover: bool) -> Result<Arc<dyn Store>, StartError> {
+    use crate::store::sqlite::{self, SqliteStore};
+    let path = state_dir.join(super::DATABASE);
+    let open = || -> Result<SqliteStore, StoreError> {
+        let store = SqliteStore::open(&path)?;
+        // Some damage shows only when everything is read.
+        store.load()?;
+        Ok(store)
+    };
+    let error = match open() {
+        Ok(store) => return Ok(Arc::new(store)),
+        Err(error) => error,
+    };
+    if !recover || !matches!(error, StoreError::Damaged { .. } | StoreError::Foreign { .. }) {
+        return Err(error.into());
+    }
+    tracing::error!(%error, "starting from the newest good snapshot");
+    let copies = keeping::copies(&keeping::folder_of(state_dir))
+        .map_err(|source| StartError::StateDir { path: keeping::folder_of(state_dir), source })?;
+    let recovered = sqlite::recover(&path, &copies, clock::unix_seconds())?;
+    tracing::warn!(
+        snapshot = %recovered.from.display(),
+        made = %crate::control_api::types::Timestamp(recovered.copied_at),
+        damaged = recovered.set_aside.as_ref().map(|path| path.display().to_string()),
+        resting = recovered.resting,
+        addresses_known = recovered.addresses_known,
+        "recovered; what was changed after the snapshot is lost"
+    );
+    Ok(Arc::new(open()?))
 }
 
 #[cfg(not(feature = "store-sqlite"))]
-fn open_store(_: &Path) -> Result<Arc<dyn Store>, StartError> {
+fn open_store(_: &Path, _: bool) -> Result<Arc<dyn Store>, StartError> {
     Ok(Arc::new(crate::store::MemoryStore::new()))
 }
 
@@ -358,7 +431,12 @@ fn load_leases(
         order_key: *secrets.key("address order").expose(),
         quarantine_seconds: config.limits.lease_quarantine.as_secs(),
     };
-    let book = AddressBook::new(&pool, snapshot.leases)?;
+    let mut book = AddressBook::new(&pool, snapshot.leases)?;
+    if let Some(recovery) = &snapshot.marks.recovery
+        && !recovery.addresses_known
+    {
+        book.give_none_before(keeping::quarantine_end(recovery, config.limits.lease_quarantine));
+    }
     let ignored = book.ignored().len();
     if ignored > 0 {
         degraded.push(Degraded {

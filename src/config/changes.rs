@@ -37,6 +37,8 @@ impl Config {
             allow,
             threads,
             limits,
+            store,
+            history,
         } = newer;
         let mut keys = Keys::default();
         let now = &mut keys.applied;
@@ -84,6 +86,8 @@ impl Config {
             tun: keys.fixed("tun", &self.tun, &tun),
             threads: keys.fixed("threads", &self.threads, &threads),
             limits: limits_of(&self.limits, limits, &mut keys),
+            store: keys.fixed("store", &self.store, &store),
+            history: keys.fixed("history", &self.history, &history),
         };
         Changes { merged, applied: keys.applied, needs_restart: keys.needs_restart }
     }

@@ -9,6 +9,7 @@ mod changes;
 mod check;
 mod control;
 mod error;
+mod keeping;
 mod limits;
 mod read;
 mod section;
@@ -27,6 +28,7 @@ pub use authenticator::{AuthenticatorConfig, Endpoint};
 pub use changes::Changes;
 pub use control::{Audit, Control, Principal, Role, RoleRule, Whom};
 pub use error::{ConfigError, Problem};
+pub use keeping::{History, StoreKeeping};
 pub use limits::Limits;
 
 /// Largest accepted configuration file.
@@ -69,6 +71,10 @@ pub struct Config {
     pub audit: Audit,
     /// `[limits]`
     pub limits: Limits,
+    /// `[store]`
+    pub store: StoreKeeping,
+    /// `[history]`
+    pub history: History,
 }
 
 /// `[[listener]]`

@@ -16,7 +16,7 @@ use super::error::ConfigError;
 use super::section::{Notes, Section};
 use super::{
     Audit, AuthenticatorConfig, CertificateFiles, CertificatePolicy, Config, Control, Data,
-    Keepalive, Limits, Listener, Pool, Threads, Tls, Tun, Wrap, values,
+    History, Keepalive, Limits, Listener, Pool, StoreKeeping, Threads, Tls, Tun, Wrap, values,
 };
 
 /// Largest accepted key or certificate file.
@@ -85,6 +85,8 @@ fn from_table(table: Table, base: &Path, notes: &mut Notes) -> Config {
         control: Control::read(root.section("control"), base),
         audit: Audit::read(root.section("audit")),
         limits: Limits::read(root.section("limits")),
+        store: StoreKeeping::read(root.section("store")),
+        history: History::read(root.section("history")),
     };
     root.finish();
     config

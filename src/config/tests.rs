@@ -57,6 +57,9 @@ fn an_empty_file_gives_the_documented_defaults() {
     assert_eq!(config.limits.frame_bytes, 2048);
     assert_eq!(config.limits.lease_quarantine, Duration::from_secs(7 * 86_400));
     assert_eq!(config.limits.open_files, None);
+    assert_eq!(config.store.snapshots, 24);
+    assert_eq!(config.store.snapshot_every, Duration::from_secs(3600));
+    assert_eq!(config.history.retention, Duration::from_secs(90 * 86_400));
     assert!(config.allow.is_empty() && config.public_host.is_none());
     config.check(&[]).unwrap();
 }
@@ -134,6 +137,11 @@ fn every_key_is_read() {
         control_streams = 8
         control_body_bytes = "16KiB"
         events = 2048
+        [store]
+        snapshots = 3
+        snapshot_every = "10m"
+        [history]
+        retention = "1d"
     "#;
     let config = Config::parse(text, dir.path(), &[]).unwrap();
     assert_eq!(config.listeners.len(), 2);
@@ -579,6 +587,8 @@ fn the_documentation_names_every_key() {
         "control.role",
         "audit",
         "limits",
+        "store",
+        "history",
     ];
     let known: BTreeSet<String> =
         notes.asked.into_iter().filter(|key| !tables.contains(&key.as_str())).collect();

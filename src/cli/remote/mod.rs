@@ -3,9 +3,11 @@
 mod audit;
 mod dial;
 mod events;
+mod history;
 mod login;
 mod operations;
 mod router;
+mod store;
 mod tunnel;
 
 use std::path::Path;

@@ -28,6 +28,7 @@ impl Remote {
                 let one = self.client.router(&name).await?;
                 if self.json { print_json(&one)? } else { print(&router(&one))? }
             }
+            RouterCommand::Sessions(asked) => return self.sessions(asked).await,
             RouterCommand::Remove(Named { name }) => {
                 self.client.remove_router(&name).await?;
                 self.done(&json!({"name": name, "removed": true}), &format!("{name} is removed"))?;

@@ -21,6 +21,7 @@ use crate::identity::Account;
 use crate::store::{Change, StoreError};
 
 use super::core::Core;
+use super::keeping::Keeping;
 use super::reload::Reloader;
 
 /// The handle: [`Core`] plus what only the control socket needs.
@@ -30,6 +31,8 @@ pub(super) struct ApiHandle {
     pub(super) reloader: Reloader,
     /// Accounts change one at a time: check, commit, then show.
     pub(super) changing: Mutex<()>,
+    /// Copies of the store.
+    pub(super) keeping: Arc<Keeping>,
 }
 
 /// What doesn't change while the concentrator runs.

@@ -53,6 +53,9 @@ impl ApiHandle {
         if let Some(reason) = core.audit.degraded() {
             add("audit", reason);
         }
+        for Degraded { part, reason } in self.keeping.degraded(clock::unix_seconds()) {
+            add(&part, reason);
+        }
         if core.shard_counters.iter().any(|shard| shard.tun_failed.load(Ordering::Relaxed)) {
             add(TUN, "the TUN device is gone; restart the concentrator".to_owned());
         } else if let Some(pool) = self.facts.routed {

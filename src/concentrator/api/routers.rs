@@ -284,7 +284,9 @@ fn no_randomness() -> ApiError {
 fn lease_refusal(error: LeaseError) -> ApiError {
     let message = error.to_string();
     match error {
-        LeaseError::PoolFull { .. } => ApiError::new(ErrorCode::PoolFull, message),
+        LeaseError::PoolFull { .. } | LeaseError::Unknown { .. } => {
+            ApiError::new(ErrorCode::PoolFull, message)
+        }
         LeaseError::Taken { .. } | LeaseError::Resting { .. } => {
             ApiError::field(ErrorCode::AddressTaken, "address", message)
         }

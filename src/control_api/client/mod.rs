@@ -2,9 +2,11 @@
 
 mod audit;
 mod events;
+mod history;
 mod logins;
 mod operations;
 mod routers;
+mod store;
 mod tunnels;
 
 pub use tunnels::Dialled;

@@ -9,11 +9,13 @@ mod bans;
 mod body;
 mod dial;
 mod events;
+mod history;
 mod logins;
 mod operations;
 mod record;
 mod rights;
 mod routers;
+mod store;
 mod tunnels;
 
 use std::sync::Arc;
@@ -53,6 +55,8 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(audit::routes())
         .merge(operations::routes())
         .merge(routers::routes())
+        .merge(history::routes())
+        .merge(store::routes())
         .merge(tunnels::routes())
         .merge(dial::routes())
         .merge(bans::routes())

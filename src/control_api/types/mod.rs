@@ -4,10 +4,12 @@
 
 mod audit;
 mod event;
+mod history;
 mod login;
 mod page;
 mod router;
 mod status;
+mod store;
 mod tunnel;
 
 use std::fmt;
@@ -22,6 +24,7 @@ use super::error::ApiError;
 pub use audit::{AuditCheck, AuditEntry, AuditQuery, AuditSegment};
 pub(crate) use event::EventDocument;
 pub use event::{Event, EventFilter, EventGap, EventRecord, Moment, TunnelEvent};
+pub use history::{DirectoryEntry, SessionFilter, SessionView};
 pub use login::{
     IncidentView, LoginAnswer, LoginAttempt, LoginFilter, LoginOffer, LoginReport, LoginStep,
     SharedProperty,
@@ -32,6 +35,7 @@ pub use status::{
     CertificateStatus, CrlStatus, Degraded, ListenerStatus, PoolStatus, ReloadReport, ShardStatus,
     Status, StoreStatus, TunStatus,
 };
+pub use store::{BackupView, NewBackup, SNAPSHOT_PREFIX, StoreCheck};
 pub use tunnel::{
     BanView, DialQuery, DialTo, DisconnectQuery, MAX_BAN_SECONDS, NewBan, TunnelFilter,
     TunnelQuery, TunnelView, check_ban,
