@@ -1,10 +1,15 @@
 //! Who holds which address.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::pool::{Pool, PoolConfig, PoolError, gateway_of};
+
+#[path = "planned.rs"]
+mod planned;
+
+pub use planned::{Planned, Wish};
 
 /// One lease as it is recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,12 +80,15 @@ pub enum LeaseError {
         /// End of the quarantine, in seconds since 1970-01-01 UTC.
         until: u64,
     },
+    /// Its address is being changed at this moment.
+    #[error("the address of this router is being changed; try again")]
+    Changing,
 }
 
 /// Who holds which address. No address has two holders; an identity holds at most one.
 ///
-/// Invariant: a place of the order before `frontier` is exactly one of held, resting, in `free`, or
-/// not usable. So handing out costs the same however full the pool is.
+/// Invariant: a place of the order before `frontier` is exactly one of held, resting, put aside, in
+/// `free`, or not usable. So handing out costs the same however full the pool is.
 pub struct AddressBook {
     pool: Pool,
     quarantine_seconds: u64,
@@ -95,6 +103,10 @@ pub struct AddressBook {
     frontier: u64,
     /// Until then no address is given that is not known to be the router's.
     none_before: u64,
+    /// What was put aside, and for whom; see [`Planned`].
+    aside: HashMap<Ipv4Addr, Arc<str>>,
+    /// The identities that something was put aside for.
+    planning: HashSet<Arc<str>>,
     ignored: Vec<LeaseRecord>,
 }
 
@@ -117,6 +129,8 @@ impl AddressBook {
             free: VecDeque::new(),
             frontier: 0,
             none_before: 0,
+            aside: HashMap::new(),
+            planning: HashSet::new(),
             ignored: Vec::new(),
         };
         for record in loaded {
@@ -137,11 +151,15 @@ impl AddressBook {
     /// else the next of the order.
     ///
     /// # Errors
-    /// [`LeaseError::PoolFull`], an ordinary answer; [`LeaseError::Unknown`].
+    /// [`LeaseError::PoolFull`], an ordinary answer; [`LeaseError::Unknown`];
+    /// [`LeaseError::Changing`] for an identity that holds nothing while a plan for it is under way.
     pub fn acquire(&mut self, identity: &str, unix: u64) -> Result<Acquired, LeaseError> {
         if let Some(address) = self.address_of(identity) {
             self.touch(identity, unix);
             return Ok(Acquired { address, fresh: false });
+        }
+        if self.is_planned_for(identity) {
+            return Err(LeaseError::Changing);
         }
         self.expire(unix);
         let former = self.former.get(identity).copied();
@@ -154,7 +172,7 @@ impl AddressBook {
                 quarantined: self.quarantined(),
             });
         };
-        self.grant(identity, address, false, unix);
+        self.grant(identity, address, unix);
         Ok(Acquired { address, fresh: true })
     }
 
@@ -169,28 +187,10 @@ impl AddressBook {
         address: Ipv4Addr,
         unix: u64,
     ) -> Result<Acquired, LeaseError> {
-        self.expire(unix);
-        let place = self.pool.place_of(address).ok_or(LeaseError::NotUsable(address))?;
-        if let Some(record) = self.leases.get_mut(&address) {
-            let owner = Arc::clone(&record.identity);
-            match record.released_at {
-                None if *owner == *identity => {
-                    let fresh = !std::mem::replace(&mut record.fixed, true);
-                    return Ok(Acquired { address, fresh });
-                }
-                None => return Err(LeaseError::Taken { address, owner }),
-                Some(released) if *owner != *identity => {
-                    let until = released.saturating_add(self.quarantine_seconds);
-                    return Err(LeaseError::Resting { address, owner, until });
-                }
-                Some(_) => {}
-            }
-        } else if place < self.frontier {
-            self.free.retain(|free| *free != address);
-        }
-        self.release(identity, unix);
-        self.grant(identity, address, true, unix);
-        Ok(Acquired { address, fresh: true })
+        let before = self.record_of(identity).map(|held| (held.address, held.fixed));
+        let planned = self.plan(identity, Wish::Static(address), unix)?;
+        self.settle(planned);
+        Ok(Acquired { address, fresh: before != Some((address, true)) })
     }
 
     /// Ends the lease of `identity` and gives the record to store. The address rests from now on;
@@ -282,7 +282,7 @@ impl AddressBook {
         self.leases.insert(record.address, record);
     }
 
-    fn grant(&mut self, identity: &str, address: Ipv4Addr, fixed: bool, unix: u64) {
+    fn grant(&mut self, identity: &str, address: Ipv4Addr, unix: u64) {
         if let Some(old) = self.leases.remove(&address) {
             self.forget_rest(&old);
         }
@@ -291,12 +291,26 @@ impl AddressBook {
         let record = LeaseRecord {
             address,
             identity,
-            fixed,
+            fixed: false,
             since: unix,
-            last_used: if fixed { NEVER } else { unix },
+            last_used: unix,
             released_at: None,
         };
         self.leases.insert(address, record);
+    }
+
+    /// Checks that nobody else holds the address or let it rest.
+    fn check_free_for(&self, identity: &str, address: Ipv4Addr) -> Result<(), LeaseError> {
+        let Some(record) = self.leases.get(&address).filter(|other| *other.identity != *identity)
+        else {
+            return Ok(());
+        };
+        let owner = Arc::clone(&record.identity);
+        let Some(released) = record.released_at else {
+            return Err(LeaseError::Taken { address, owner });
+        };
+        let until = released.saturating_add(self.quarantine_seconds);
+        Err(LeaseError::Resting { address, owner, until })
     }
 
     fn rest(&mut self, record: &LeaseRecord, released: u64) {
@@ -352,7 +366,9 @@ impl AddressBook {
     fn advance(&mut self) {
         while self.frontier < self.pool.candidates() {
             let address = self.pool.at(self.frontier);
-            if address.is_some_and(|address| !self.leases.contains_key(&address)) {
+            let free =
+                |address| !self.leases.contains_key(&address) && !self.aside.contains_key(&address);
+            if address.is_some_and(free) {
                 return;
             }
             self.frontier = self.frontier.saturating_add(1);

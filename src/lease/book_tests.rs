@@ -201,11 +201,113 @@ fn two_hundred_thousand_leases_load_and_hand_out_without_scanning_the_pool() {
     assert!(again.frontier - before < 1100);
 }
 
+#[test]
+fn a_plan_that_is_abandoned_leaves_no_trace() {
+    let config = tiny();
+    let mut book = book(&config);
+    let old = book.acquire("a", 1).unwrap().address;
+    let was = book.record_of("a").cloned();
+    let planned = book.plan("a", Wish::Next, 5).unwrap();
+    let new = planned.address();
+    assert!(new != old && planned.moves());
+    assert_eq!(book.acquire("a", 5), Ok(Acquired { address: old, fresh: false }));
+    assert_eq!(book.plan("a", Wish::Next, 5).unwrap_err(), LeaseError::Changing);
+    let taken = LeaseError::Taken { address: new, owner: "a".into() };
+    assert_eq!(book.reserve_static("b", new, 5), Err(taken));
+    book.abandon(planned);
+    assert_eq!((book.in_use(), book.quarantined()), (1, 0));
+    assert_eq!(
+        book.record_of("a").map(|r| (r.address, r.since)),
+        was.map(|r| (r.address, r.since))
+    );
+    // Free at once, for anybody, and only once.
+    assert!(book.reserve_static("b", new, 5).is_ok());
+    for router in 0..6 {
+        book.acquire(&format!("r{router}"), 6).unwrap();
+    }
+    assert!(book.acquire("late", 6).is_err());
+}
+
+#[test]
+fn a_plan_that_is_settled_rests_what_was_held() {
+    let mut book = book(&tiny());
+    let old = book.acquire("a", 1).unwrap().address;
+    let planned = book.plan("a", Wish::Next, 5).unwrap();
+    let record = planned.record().clone();
+    book.settle(planned);
+    assert_eq!(book.record_of("a"), Some(&record));
+    assert_eq!((book.owner_of(old), book.in_use(), book.quarantined()), (None, 1, 1));
+    let resting = LeaseError::Resting { address: old, owner: "a".into(), until: 5 + WEEK };
+    assert_eq!(book.reserve_static("b", old, 6), Err(resting));
+}
+
+#[test]
+fn the_hand_is_put_on_and_taken_off_an_address_that_stays() {
+    let mut book = book(&tiny());
+    let address = book.acquire("a", 1).unwrap().address;
+    for (wish, fixed) in [
+        (Wish::Static(address), true),
+        (Wish::Pooled(address), false),
+        (Wish::Pooled(address), false),
+    ] {
+        let planned = book.plan("a", wish, 2).unwrap();
+        assert!(!planned.moves() && planned.record().fixed == fixed);
+        book.settle(planned);
+        let record = book.record_of("a").unwrap();
+        assert_eq!((record.address, record.fixed, record.since), (address, fixed, 1));
+    }
+    assert_eq!((book.in_use(), book.quarantined()), (1, 0));
+}
+
+#[test]
+fn an_abandoned_plan_for_a_resting_address_lets_it_rest_on() {
+    let config = tiny();
+    let mut book = book(&config);
+    let address = book.acquire("a", 1).unwrap().address;
+    book.release("a", 2);
+    let planned = book.plan("a", Wish::Next, 3).unwrap();
+    assert_eq!(planned.address(), address, "its former address");
+    assert_eq!(book.acquire("a", 3), Err(LeaseError::Changing));
+    assert_eq!(book.quarantined(), 0);
+    book.abandon(planned);
+    assert_eq!(book.quarantined(), 1);
+    let resting = LeaseError::Resting { address, owner: "a".into(), until: 2 + WEEK };
+    assert_eq!(book.reserve_static("b", address, 4), Err(resting));
+    assert_eq!(book.acquire("a", 5).unwrap().address, address);
+}
+
+/// A restored lease may lie anywhere in the order, also where nothing was handed out yet.
+#[test]
+fn what_is_put_aside_is_handed_out_to_nobody() {
+    let mut book = book(&tiny());
+    let all: Vec<Ipv4Addr> = (2..=7)
+        .map(|host| [100, 64, 0, host].into())
+        .chain((2..=3).map(|host| [100, 64, 1, host].into()))
+        .collect();
+    let planned: Vec<Planned> = all
+        .iter()
+        .take(7)
+        .enumerate()
+        .map(|(n, address)| book.plan(&format!("r{n}"), Wish::Pooled(*address), 1).unwrap())
+        .collect();
+    let last = book.acquire("x", 1).unwrap().address;
+    assert_eq!(Some(&last), all.last());
+    assert!(book.acquire("y", 1).is_err());
+    for planned in planned {
+        book.settle(planned);
+    }
+    assert_eq!((book.in_use(), book.quarantined()), (8, 0));
+    let fixed = book.records().filter(|record| record.fixed).count();
+    assert_eq!(fixed, 0);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Acquire(u8),
     Release(u8),
     Fix(u8, u8),
+    Plan(u8, Option<u8>),
+    Conclude(bool),
     Wait(u64),
     Restart,
 }
@@ -215,6 +317,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..12_u8).prop_map(Step::Acquire),
         4 => (0..12_u8).prop_map(Step::Release),
         2 => (0..12_u8, 0..12_u8).prop_map(|(who, what)| Step::Fix(who, what)),
+        2 => (0..12_u8, prop::option::of(0..12_u8)).prop_map(|(who, what)| Step::Plan(who, what)),
+        3 => any::<bool>().prop_map(Step::Conclude),
         2 => (1..WEEK).prop_map(Step::Wait),
         1 => Just(Step::Restart),
     ]
@@ -225,6 +329,8 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     held: BTreeMap<String, (Ipv4Addr, bool)>,
     rests: BTreeMap<Ipv4Addr, (String, u64)>,
+    /// For whom an address is put aside, and how it rested before.
+    aside: Option<(String, Ipv4Addr, Option<(String, u64)>)>,
 }
 
 impl Model {
@@ -244,7 +350,9 @@ impl Model {
     }
 
     fn is_free(&self, address: Ipv4Addr) -> bool {
-        !self.rests.contains_key(&address) && self.held.values().all(|(held, _)| *held != address)
+        !self.rests.contains_key(&address)
+            && self.held.values().all(|(held, _)| *held != address)
+            && self.aside.as_ref().is_none_or(|(_, aside, _)| *aside != address)
     }
 }
 
@@ -258,10 +366,78 @@ proptest! {
         let mut book = book(&config);
         let mut model = Model::default();
         let mut now = 1_000_000;
+        let mut plan: Option<Planned> = None;
         for step in steps {
             match step {
                 Step::Wait(seconds) => now += seconds,
-                Step::Restart => book = restart(&config, &book),
+                Step::Restart => {
+                    // What was put aside is nobody's again.
+                    plan = None;
+                    if let Some((_, address, Some(rested))) = model.aside.take() {
+                        model.rests.insert(address, rested.clone());
+                        let mut records: Vec<_> = book.records().cloned().collect();
+                        records.push(LeaseRecord {
+                            address,
+                            identity: rested.0.as_str().into(),
+                            fixed: false,
+                            since: 1,
+                            last_used: 1,
+                            released_at: Some(rested.1),
+                        });
+                        book = AddressBook::new(&config, records).unwrap();
+                    } else {
+                        book = restart(&config, &book);
+                    }
+                }
+                Step::Plan(who, what) => {
+                    let who = format!("r{who}");
+                    if plan.is_some() {
+                        continue;
+                    }
+                    model.expire(now);
+                    let wish = what.map_or(Wish::Next, |what| {
+                        Wish::Pooled(Ipv4Addr::new(100, 64, what / 8, what % 8))
+                    });
+                    let held = model.held.get(&who).map(|(address, _)| *address);
+                    let Ok(made) = book.plan(&who, wish, now) else {
+                        let free = |address| usable.contains(&address) && model.is_free(address);
+                        if let Wish::Pooled(address) = wish {
+                            let own = model.rests.get(&address).is_some_and(|(o, _)| *o == who);
+                            prop_assert!(!free(address) && !own && held != Some(address));
+                        } else {
+                            prop_assert!(!usable.iter().any(|address| free(*address)));
+                        }
+                        continue;
+                    };
+                    if let Wish::Pooled(address) = wish {
+                        prop_assert_eq!(made.address(), address);
+                    }
+                    prop_assert_eq!(made.moves(), held != Some(made.address()));
+                    if made.moves() {
+                        let rested = model.rests.remove(&made.address());
+                        prop_assert!(rested.as_ref().is_none_or(|(owner, _)| *owner == who));
+                        prop_assert!(model.is_free(made.address()));
+                        model.aside = Some((who, made.address(), rested));
+                        plan = Some(made);
+                    } else {
+                        book.abandon(made);
+                    }
+                }
+                Step::Conclude(good) => {
+                    let Some(made) = plan.take() else { continue };
+                    let (who, address, rested) = model.aside.take().unwrap();
+                    if good {
+                        let since = made.record().since;
+                        book.settle(made);
+                        model.release(&who, since);
+                        model.held.insert(who, (address, true));
+                    } else {
+                        book.abandon(made);
+                        if let Some(rested) = rested {
+                            model.rests.insert(address, rested);
+                        }
+                    }
+                }
                 Step::Release(who) => {
                     let who = format!("r{who}");
                     prop_assert_eq!(book.release(&who, now).is_some(), model.release(&who, now));
@@ -275,6 +451,10 @@ proptest! {
                         continue;
                     }
                     model.expire(now);
+                    if model.aside.as_ref().is_some_and(|(for_whom, ..)| *for_whom == who) {
+                        prop_assert_eq!(book.acquire(&who, now), Err(LeaseError::Changing));
+                        continue;
+                    }
                     let own = model.rests.iter().filter(|(_, (owner, _))| *owner == who)
                         .max_by_key(|(_, (_, at))| *at).map(|(address, (_, at))| (*address, *at));
                     match book.acquire(&who, now) {
@@ -300,7 +480,9 @@ proptest! {
                     model.expire(now);
                     let mine = model.held.get(&who).is_some_and(|(held, _)| *held == address);
                     let rests_for_me = model.rests.get(&address).is_some_and(|(o, _)| *o == who);
-                    let allowed = usable.contains(&address)
+                    let busy = model.aside.as_ref().is_some_and(|(whom, ..)| *whom == who);
+                    let allowed = !busy
+                        && usable.contains(&address)
                         && (mine || rests_for_me || model.is_free(address));
                     let got = book.reserve_static(&who, address, now);
                     prop_assert_eq!(got.is_ok(), allowed, "{:?}", got);

@@ -9,5 +9,5 @@ mod book;
 mod order;
 mod pool;
 
-pub use book::{Acquired, AddressBook, LeaseError, LeaseRecord};
+pub use book::{Acquired, AddressBook, LeaseError, LeaseRecord, Planned, Wish};
 pub use pool::{PREFIX_LEN, PoolConfig, PoolError, gateway_of};
