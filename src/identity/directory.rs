@@ -1,6 +1,7 @@
 //! All accounts in memory, found by name, user name or common name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::{Account, AccountError};
@@ -12,6 +13,8 @@ pub struct Directory {
     by_username: HashMap<Vec<u8>, Arc<Account>>,
     by_common_name: HashMap<Vec<u8>, Arc<Account>>,
     by_address: HashMap<std::net::Ipv4Addr, Arc<str>>,
+    /// The keys of `by_name` in order, so that a list can go on where it stopped.
+    names: BTreeSet<Arc<str>>,
     slow: usize,
 }
 
@@ -26,6 +29,27 @@ impl Directory {
     /// # Errors
     /// The account breaks a rule or clashes with another one; the directory is as it was.
     pub fn insert(&mut self, account: Account) -> Result<Option<Arc<Account>>, DirectoryError> {
+        self.check(&account)?;
+        let old = self.remove(&account.name);
+        let account = Arc::new(account);
+        self.slow = self.slow.saturating_add(usize::from(account.secret.is_slow()));
+        self.by_username.insert(account.username.clone().into_bytes(), Arc::clone(&account));
+        if let Some(common_name) = &account.certificate_cn {
+            self.by_common_name.insert(common_name.clone().into_bytes(), Arc::clone(&account));
+        }
+        if let Some(address) = account.address {
+            self.by_address.insert(address, Arc::clone(&account.name));
+        }
+        self.names.insert(Arc::clone(&account.name));
+        self.by_name.insert(Arc::clone(&account.name), account);
+        Ok(old)
+    }
+
+    /// Checks whether [`Self::insert`] would take the account.
+    ///
+    /// # Errors
+    /// The account breaks a rule or clashes with another one.
+    pub fn check(&self, account: &Account) -> Result<(), DirectoryError> {
         account.check()?;
         let foreign = |owner: Option<&Arc<Account>>| owner.is_some_and(|o| o.name != account.name);
         if foreign(self.by_username(account.username.as_bytes())) {
@@ -41,23 +65,13 @@ impl Directory {
         {
             return Err(DirectoryError::AddressTaken);
         }
-        let old = self.remove(&account.name);
-        let account = Arc::new(account);
-        self.slow = self.slow.saturating_add(usize::from(account.secret.is_slow()));
-        self.by_username.insert(account.username.clone().into_bytes(), Arc::clone(&account));
-        if let Some(common_name) = &account.certificate_cn {
-            self.by_common_name.insert(common_name.clone().into_bytes(), Arc::clone(&account));
-        }
-        if let Some(address) = account.address {
-            self.by_address.insert(address, Arc::clone(&account.name));
-        }
-        self.by_name.insert(Arc::clone(&account.name), account);
-        Ok(old)
+        Ok(())
     }
 
     /// Removes the account and hands it back.
     pub fn remove(&mut self, name: &str) -> Option<Arc<Account>> {
         let account = self.by_name.remove(name)?;
+        self.names.remove(name);
         self.slow = self.slow.saturating_sub(usize::from(account.secret.is_slow()));
         self.by_username.remove(account.username.as_bytes());
         if let Some(common_name) = &account.certificate_cn {
@@ -87,6 +101,14 @@ impl Directory {
     /// Every account, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Account>> {
         self.by_name.values()
+    }
+
+    /// Every account whose name comes after `name`, by name in byte order; `None`: from the first
+    /// on.
+    pub fn after<'a>(&'a self, name: Option<&str>) -> impl Iterator<Item = &'a Arc<Account>> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        let names = self.names.range::<str, _>((from, Bound::Unbounded));
+        names.filter_map(|name| self.by_name.get(name))
     }
 
     /// How many accounts there are.
@@ -160,6 +182,24 @@ mod tests {
         for near in [&b"A-cn"[..], b"a-cn\0", b"a-cn\0.evil", b" a-cn", b"", b"a", b"a-user"] {
             assert!(directory.by_common_name(near).is_none(), "{near:?}");
         }
+    }
+
+    #[test]
+    fn lists_in_order_from_any_name_on() {
+        let mut directory = Directory::new();
+        for name in ["b", "a", "c-1", "c", "0"] {
+            directory.insert(account(name)).unwrap();
+        }
+        directory.insert(account("c")).unwrap();
+        directory.remove("b").unwrap();
+        let after = |name: Option<&str>| -> Vec<String> {
+            directory.after(name).map(|account| account.name.to_string()).collect()
+        };
+        assert_eq!(after(None), ["0", "a", "c", "c-1"]);
+        assert_eq!(after(Some("a")), ["c", "c-1"]);
+        assert_eq!(after(Some("b")), ["c", "c-1"], "a name that is gone");
+        assert_eq!(after(Some("c-1")), [""; 0]);
+        assert_eq!(after(Some("zzz")), [""; 0]);
     }
 
     #[test]
