@@ -1,6 +1,7 @@
 //! The built-in authenticator: the account directory in memory, with back-off and a bounded pool
 //! for human-set passwords. No login touches a disk.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -9,8 +10,8 @@ use std::time::Duration;
 use tunnelhead_crypto::{AuthDigest, DataCipher, Secret, SecretBytes};
 
 use crate::identity::{
-    self, Account, BackOff, BackOffPolicy, Directory, Judgement, Presented, Recalled, Refusal,
-    VerifiedCache,
+    self, Accepted, Account, BackOff, BackOffPolicy, Directory, Judgement, Presented, Proof,
+    Recalled, Refusal, VerifiedCache,
 };
 use crate::proto::session::{AccountAuth, Allowed, AuthRequest, DenyReason, Identity, Verdict};
 use crate::telemetry::clock;
@@ -35,6 +36,8 @@ pub(super) struct Accounts {
 struct Memory {
     back_off: BackOff,
     verified: VerifiedCache,
+    /// With which password an account was last let in, while two of its passwords count.
+    rotating: HashMap<Arc<str>, Proof>,
 }
 
 /// Verified human-set passwords that are remembered, and for how long.
@@ -56,6 +59,7 @@ impl Accounts {
             memory: Mutex::new(Memory {
                 back_off: BackOff::new(clock::now(), BackOffPolicy::default()),
                 verified: VerifiedCache::new(cache_key, VERIFIED_PASSWORDS, VERIFIED_FOR),
+                rotating: HashMap::new(),
             }),
             slow: SlowPool::new(slow_threads, SLOW_QUEUE)?,
         })
@@ -83,6 +87,32 @@ impl Accounts {
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True if the account was let in with its new password since its last rotation, and not with
+    /// the old one after that.
+    pub(super) fn uses_new_password(&self, name: &str) -> bool {
+        self.memory().rotating.get(name) == Some(&Proof::Password)
+    }
+
+    /// Forgets which password was used last: the account has one again, or a newer one.
+    pub(super) fn forget_rotation(&self, name: &str) {
+        self.memory().rotating.remove(name);
+    }
+
+    /// Notes what the slow hash found, and which of two passwords is in use.
+    fn note_accepted(&self, accepted: &Accepted, password: &[u8], hashed: bool) {
+        let account = &accepted.account;
+        if !hashed && account.previous.is_none() {
+            return;
+        }
+        let mut memory = self.memory();
+        if hashed {
+            memory.verified.remember(clock::now(), accepted, password);
+        }
+        if account.previous.is_some() {
+            memory.rotating.insert(Arc::clone(&account.name), accepted.proof);
+        }
     }
 }
 
@@ -155,7 +185,7 @@ impl Judge for DirectoryJudge {
         }
         examine(&self.0, &request, move |judged| {
             let verdict = match judged {
-                Ok(account) => Verdict::Allow(allowed(&account)),
+                Ok(accepted) => Verdict::Allow(allowed(&accepted.account)),
                 Err(refusal) => Verdict::Deny(deny_reason(refusal)),
             };
             if let Some(attempt) = attempt.flatten() {
@@ -182,7 +212,7 @@ impl Authenticator for DirectoryAuthenticator {
                 let _ = done.send(judged);
             });
             match judged.await {
-                Ok(Ok(account)) => {
+                Ok(Ok(Accepted { account, .. })) => {
                     let Allowed { cipher, auth, .. } = allowed(&account);
                     Ok(Decision::Accept(Accept {
                         cipher,
@@ -209,7 +239,7 @@ impl Authenticator for DirectoryAuthenticator {
 fn examine(
     accounts: &Arc<Accounts>,
     request: &AuthRequest,
-    done: impl FnOnce(Result<Arc<Account>, Refusal>) + Send + 'static,
+    done: impl FnOnce(Result<Accepted, Refusal>) + Send + 'static,
 ) {
     let password = request.password.expose();
     let presented = Presented {
@@ -217,23 +247,32 @@ fn examine(
         password,
         certificate_cn: request.certificate.as_ref().map(|c| c.common_name.as_slice()),
     };
-    let judgement = identity::judge(&accounts.read(), &accounts.key, presented);
+    let unix = clock::unix_seconds();
+    let judgement = identity::judge(&accounts.read(), &accounts.key, presented, unix);
     let check = match judgement {
-        Judgement::Accepted(account) => return done(Ok(account)),
+        Judgement::Accepted(accepted) => {
+            accounts.note_accepted(&accepted, password, false);
+            return done(Ok(accepted));
+        }
         Judgement::Refused(refusal) => return done(Err(refusal)),
         Judgement::NeedsSlowHash(check) => check,
     };
     let recalled = accounts.memory().verified.recall(clock::now(), check, password);
     match recalled {
-        Recalled::Verdict(judged) => done(judged),
+        Recalled::Verdict(judged) => {
+            if let Ok(accepted) = &judged {
+                accounts.note_accepted(accepted, password, false);
+            }
+            done(judged);
+        }
         Recalled::NeedsHash(check) => {
             let (shared, password) = (Arc::clone(accounts), SecretBytes::from(password.to_vec()));
             // A full queue drops `done`.
             let _ = accounts.slow.run(move || {
                 let password = password.expose();
                 let judged = check.verify(password);
-                if let Ok(account) = &judged {
-                    shared.memory().verified.remember(clock::now(), account, password);
+                if let Ok(accepted) = &judged {
+                    shared.note_accepted(accepted, password, true);
                 }
                 done(judged);
             });

@@ -129,6 +129,12 @@ impl Account {
         }
     }
 
+    /// The secret from before the last rotation, if it still counts at `unix` (seconds since
+    /// 1970-01-01 UTC).
+    pub fn previous_at(&self, unix: u64) -> Option<&StoredSecret> {
+        self.previous.as_ref().filter(|previous| unix < previous.until).map(|kept| &kept.secret)
+    }
+
     /// Checks the account by itself; [`super::Directory::insert`] checks it against the others.
     ///
     /// # Errors

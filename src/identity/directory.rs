@@ -16,6 +16,7 @@ pub struct Directory {
     /// The keys of `by_name` in order, so that a list can go on where it stopped.
     names: BTreeSet<Arc<str>>,
     slow: usize,
+    twice_slow: usize,
 }
 
 impl Directory {
@@ -32,7 +33,9 @@ impl Directory {
         self.check(&account)?;
         let old = self.remove(&account.name);
         let account = Arc::new(account);
-        self.slow = self.slow.saturating_add(usize::from(account.secret.is_slow()));
+        let slow = slow_secrets(&account);
+        self.slow = self.slow.saturating_add(usize::from(slow > 0));
+        self.twice_slow = self.twice_slow.saturating_add(usize::from(slow > 1));
         self.by_username.insert(account.username.clone().into_bytes(), Arc::clone(&account));
         if let Some(common_name) = &account.certificate_cn {
             self.by_common_name.insert(common_name.clone().into_bytes(), Arc::clone(&account));
@@ -72,7 +75,9 @@ impl Directory {
     pub fn remove(&mut self, name: &str) -> Option<Arc<Account>> {
         let account = self.by_name.remove(name)?;
         self.names.remove(name);
-        self.slow = self.slow.saturating_sub(usize::from(account.secret.is_slow()));
+        let slow = slow_secrets(&account);
+        self.slow = self.slow.saturating_sub(usize::from(slow > 0));
+        self.twice_slow = self.twice_slow.saturating_sub(usize::from(slow > 1));
         self.by_username.remove(account.username.as_bytes());
         if let Some(common_name) = &account.certificate_cn {
             self.by_common_name.remove(common_name.as_bytes());
@@ -121,10 +126,20 @@ impl Directory {
         self.by_name.is_empty()
     }
 
-    /// How many accounts have a secret that takes a slow hash to verify.
+    /// How many accounts have one secret or more that takes a slow hash to verify.
     pub fn slow_secrets(&self) -> usize {
         self.slow
     }
+
+    /// How many accounts have two: the one of now and the one from before the last rotation.
+    pub fn twice_slow(&self) -> usize {
+        self.twice_slow
+    }
+}
+
+fn slow_secrets(account: &Account) -> usize {
+    let previous = account.previous.as_ref().is_some_and(|previous| previous.secret.is_slow());
+    usize::from(account.secret.is_slow()).saturating_add(usize::from(previous))
 }
 
 /// Why an account can not be added.
@@ -147,7 +162,7 @@ pub enum DirectoryError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{LoginMode, StoredSecret};
+    use super::super::{LoginMode, PreviousSecret, StoredSecret};
     use super::*;
 
     fn account(name: &str) -> Account {
@@ -233,14 +248,16 @@ mod tests {
         changed.username = "new".into();
         changed.certificate_cn = Some("new-cn".into());
         changed.secret = StoredSecret::Argon2id(String::new());
+        let previous = StoredSecret::Argon2id(String::new());
+        changed.previous = Some(PreviousSecret { secret: previous, until: 9 });
         assert_eq!(directory.insert(changed).unwrap().unwrap().username, "a-user");
         assert!(directory.by_username(b"a-user").is_none());
         assert!(directory.by_common_name(b"a-cn").is_none());
         assert!(directory.by_username(b"new").is_some());
-        assert_eq!((directory.len(), directory.slow_secrets()), (1, 1));
+        assert_eq!((directory.len(), directory.slow_secrets(), directory.twice_slow()), (1, 1, 1));
         directory.remove("a").unwrap();
         assert!(directory.is_empty() && directory.by_username(b"new").is_none());
-        assert_eq!(directory.slow_secrets(), 0);
+        assert_eq!((directory.slow_secrets(), directory.twice_slow()), (0, 0));
         assert!(directory.remove("a").is_none());
     }
 }

@@ -25,13 +25,12 @@ impl StoredSecret {
         Ok(Self::Argon2id(hash.to_string()))
     }
 
-    /// Verifies against a machine secret; always false for a human-set one.
+    /// True if `presented` is the keyed hash of a machine secret; always false for a human-set one.
     /// The same work whatever the outcome.
-    pub(super) fn verify_fast(&self, key: &Secret<32>, name: &[u8], password: &[u8]) -> bool {
-        let presented = machine_tag(key, name, password);
+    pub(super) fn is_tag(&self, presented: &MachineTag) -> bool {
         match self {
-            Self::Machine { tag } => ct_eq(&presented, tag),
-            Self::Argon2id(_) => false,
+            Self::Machine { tag } => ct_eq(&presented.0, tag),
+            Self::Argon2id(_) => ct_eq(&presented.0, &[0; 32]) & false,
         }
     }
 
@@ -41,6 +40,15 @@ impl StoredSecret {
         let Self::Argon2id(phc) = self else { return false };
         parse_phc(phc)
             .is_some_and(|hash| Argon2::default().verify_password(password, &hash).is_ok())
+    }
+}
+
+/// The keyed hash of what was presented, to compare with machine secrets.
+pub(super) struct MachineTag([u8; 32]);
+
+impl MachineTag {
+    pub(super) fn of(key: &Secret<32>, name: &[u8], password: &[u8]) -> Self {
+        Self(machine_tag(key, name, password))
     }
 }
 
@@ -106,7 +114,8 @@ mod tests {
         let read = StoredSecret::parse(&text).unwrap();
         assert!(read.verify_slow(b"secret") && second.verify_slow(b"secret"));
         assert!(!read.verify_slow(b"secre") && !read.verify_slow(b""));
-        assert!(!read.verify_fast(&Secret::new([1; 32]), b"a", b"secret"));
+        assert!(!read.is_tag(&MachineTag::of(&Secret::new([1; 32]), b"a", b"secret")));
+        assert!(!read.is_tag(&MachineTag([0; 32])));
     }
 
     /// Source: the reference implementation's test.c, Argon2id version 19.
@@ -130,11 +139,14 @@ mod tests {
     fn a_machine_secret_verifies_its_own_password_only() {
         let key = Secret::new([4; 32]);
         let secret = StoredSecret::machine(&key, "a", b"password");
-        assert!(secret.verify_fast(&key, b"a", b"password"));
-        assert!(!secret.verify_fast(&key, b"a", b"passwore"));
-        assert!(!secret.verify_fast(&key, b"b", b"password"));
-        assert!(!secret.verify_fast(&key, b"", b"apassword"));
-        assert!(!secret.verify_fast(&Secret::new([5; 32]), b"a", b"password"));
+        let fits = |key: &Secret<32>, name: &[u8], password: &[u8]| {
+            secret.is_tag(&MachineTag::of(key, name, password))
+        };
+        assert!(fits(&key, b"a", b"password"));
+        assert!(!fits(&key, b"a", b"passwore"));
+        assert!(!fits(&key, b"b", b"password"));
+        assert!(!fits(&key, b"", b"apassword"));
+        assert!(!fits(&Secret::new([5; 32]), b"a", b"password"));
         assert!(!secret.verify_slow(b"password"));
     }
 

@@ -8,16 +8,19 @@
 //! | any other | an account with `certificate` | refused |
 //! | any other | nobody | refused |
 //!
-//! So a login never mixes what belongs to two accounts. Every refusal does the work of a wrong
-//! password: one keyed hash, and the slow hash where the named account has one. A user name that
-//! nobody has pays the slow hash as often as accounts have one, decided by a keyed hash of the
-//! name, so that neither speed tells who exists.
+//! So a login never mixes what belongs to two accounts. For a while after a rotation an account has
+//! two passwords, the new one and the one before it; each counts where the table says "password".
+//!
+//! Every refusal does the work of a wrong password: one keyed hash, compared with both passwords
+//! whether or not there are two, and a slow hash for each password of the account that needs one.
+//! A user name that nobody has pays slow hashes as often as accounts have them, decided by a keyed
+//! hash of the name, so that speed does not tell who exists.
 
 use std::sync::Arc;
 
 use tunnelhead_crypto::{Secret, credential_tag};
 
-use super::hashing::verify_decoy;
+use super::hashing::{MachineTag, verify_decoy};
 use super::{Account, Directory, LoginMode, StoredSecret};
 
 /// What a client presented.
@@ -29,6 +32,26 @@ pub struct Presented<'a> {
     pub password: &'a [u8],
     /// Common name of the verified client certificate, if there is one.
     pub certificate_cn: Option<&'a [u8]>,
+}
+
+/// A login that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Who it is.
+    pub account: Arc<Account>,
+    /// What convinced us.
+    pub proof: Proof,
+}
+
+/// What of an account a client has proved to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Proof {
+    /// Its password, and its certificate where the account wants one.
+    Password,
+    /// Likewise, with the password from before the last rotation.
+    PreviousPassword,
+    /// Its certificate alone.
+    Certificate,
 }
 
 /// Why a login was refused. The peer is told the same for all of them.
@@ -65,8 +88,8 @@ impl Refusal {
 pub enum Judgement {
     /// Refused.
     Refused(Refusal),
-    /// Accepted as this account.
-    Accepted(Arc<Account>),
+    /// Accepted.
+    Accepted(Accepted),
     /// The password has to go through the slow hash first.
     NeedsSlowHash(SlowCheck),
 }
@@ -77,6 +100,12 @@ pub enum Judgement {
 pub struct SlowCheck {
     /// `None` for a user that does not exist.
     account: Option<Arc<Account>>,
+    /// The password from before the last rotation counts.
+    previous_counts: bool,
+    /// What the keyed hash has proved already.
+    proof: Option<Proof>,
+    /// Slow hashes that a user who does not exist pays.
+    decoys: usize,
     right: Result<(), Refusal>,
     wrong: Refusal,
 }
@@ -87,78 +116,119 @@ impl SlowCheck {
         self.account.as_ref()
     }
 
-    /// Does the slow hash and gives the verdict. Some ten milliseconds and 19 MiB: not on a
-    /// thread that has other things to do, and never on more threads than memory allows.
+    /// Does the slow hash and gives the verdict. Some ten milliseconds and 19 MiB, twice that if
+    /// two passwords count: not on a thread that has other things to do, and never on more threads
+    /// than memory allows.
     ///
     /// # Errors
     /// The login is refused.
-    pub fn verify(self, password: &[u8]) -> Result<Arc<Account>, Refusal> {
-        let matches = match &self.account {
-            Some(account) => verify_slow(account, password),
-            None => {
-                verify_decoy(password);
-                false
+    pub fn verify(self, password: &[u8]) -> Result<Accepted, Refusal> {
+        let mut proof = self.proof;
+        for (kind, secret) in self.slow_secrets() {
+            // Only who is let in may notice that it went faster.
+            if proof.is_some() && self.right.is_ok() {
+                break;
             }
-        };
-        self.conclude(matches)
+            let matches = secret.verify_slow(password);
+            proof = proof.or(matches.then_some(kind));
+        }
+        for _ in 0..self.decoys {
+            verify_decoy(password);
+        }
+        self.conclude(proof)
     }
 
-    /// Gives the verdict where [`super::VerifiedCache`] knows that the password is right.
-    pub(super) fn conclude(self, password_matches: bool) -> Result<Arc<Account>, Refusal> {
-        conclude(self.account, password_matches, self.right, self.wrong)
+    /// The secrets that need the slow hash, with what each would prove.
+    pub(super) fn slow_secrets(&self) -> impl Iterator<Item = (Proof, &StoredSecret)> {
+        self.account.iter().flat_map(|account| {
+            let previous = account.previous.as_ref().filter(|_| self.previous_counts);
+            [
+                (Proof::Password, Some(&account.secret)),
+                (Proof::PreviousPassword, previous.map(|previous| &previous.secret)),
+            ]
+            .into_iter()
+            .filter_map(|(kind, secret)| Some((kind, secret.filter(|secret| secret.is_slow())?)))
+        })
+    }
+
+    /// Gives the verdict where [`super::VerifiedCache`] knows what the password proves.
+    pub(super) fn conclude(self, proof: Option<Proof>) -> Result<Accepted, Refusal> {
+        conclude(self.account, proof, self.right, self.wrong)
     }
 }
 
-/// Verifies a human-set password; false for a machine secret. Slow, see [`SlowCheck::verify`].
-pub fn verify_slow(account: &Account, password: &[u8]) -> bool {
-    account.secret.verify_slow(password)
-}
-
-/// Judges a login. `key` is the server's key of [`StoredSecret::machine`].
-pub fn judge(directory: &Directory, key: &Secret<32>, presented: Presented<'_>) -> Judgement {
+/// Judges a login at `unix` (seconds since 1970-01-01 UTC). `key` is the server's key of
+/// [`StoredSecret::machine`].
+pub fn judge(
+    directory: &Directory,
+    key: &Secret<32>,
+    presented: Presented<'_>,
+    unix: u64,
+) -> Judgement {
     let user = directory.by_username(presented.username);
     let certificate = match presented.certificate_cn {
         None => Certificate::Absent,
         Some(name) => directory.by_common_name(name).map_or(Certificate::Unbound, Certificate::Of),
     };
     // Asked for everybody, so that it takes everybody as long.
-    let unknown_is_slow = pretends_slow(directory, key, presented.username);
-    let fast =
-        |secret: &StoredSecret, name: &[u8]| secret.verify_fast(key, name, presented.password);
+    let decoys = pretended_hashes(directory, key, presented.username);
     match claim(user, certificate) {
         Claim::Certificate(account) => {
-            // The keyed hash is computed and not looked at: refusals take as long.
-            std::hint::black_box(fast(&account.secret, account.name.as_bytes()));
-            conclude(Some(Arc::clone(account)), true, enabled(account), Refusal::Disabled).into()
+            // Computed and not looked at: refusals take as long.
+            std::hint::black_box(fast(key, account, unix, presented.password));
+            let (right, wrong) = (enabled(account), Refusal::Disabled);
+            conclude(Some(Arc::clone(account)), Some(Proof::Certificate), right, wrong).into()
         }
         Claim::Password { account, right, wrong } => {
-            let matches = fast(&account.secret, account.name.as_bytes());
-            let account = Arc::clone(account);
-            if account.secret.is_slow() {
-                return Judgement::NeedsSlowHash(SlowCheck {
-                    account: Some(account),
-                    right,
-                    wrong,
-                });
+            let proof = fast(key, account, unix, presented.password);
+            let account = Some(Arc::clone(account));
+            let previous_counts =
+                account.as_ref().is_some_and(|account| account.previous_at(unix).is_some());
+            let check = SlowCheck { account, previous_counts, proof, decoys: 0, right, wrong };
+            let let_in = proof.is_some() && right.is_ok();
+            if let_in || check.slow_secrets().next().is_none() {
+                return check.conclude(proof).into();
             }
-            conclude(Some(account), matches, right, wrong).into()
+            Judgement::NeedsSlowHash(check)
         }
         Claim::Nobody => {
             let decoy = StoredSecret::Machine { tag: [0; 32] };
-            std::hint::black_box(fast(&decoy, presented.username));
-            let (right, wrong) = (Err(Refusal::UnknownUser), Refusal::UnknownUser);
-            if unknown_is_slow {
-                return Judgement::NeedsSlowHash(SlowCheck { account: None, right, wrong });
+            let tag = MachineTag::of(key, presented.username, presented.password);
+            std::hint::black_box((decoy.is_tag(&tag), decoy.is_tag(&tag)));
+            let wrong = Refusal::UnknownUser;
+            if decoys == 0 {
+                return Judgement::Refused(wrong);
             }
-            Judgement::Refused(wrong)
+            Judgement::NeedsSlowHash(SlowCheck {
+                account: None,
+                previous_counts: false,
+                proof: None,
+                decoys,
+                right: Err(wrong),
+                wrong,
+            })
         }
     }
 }
 
-impl From<Result<Arc<Account>, Refusal>> for Judgement {
-    fn from(verdict: Result<Arc<Account>, Refusal>) -> Self {
+/// What the keyed hash proves. The same work whether the account has one password or two.
+fn fast(key: &Secret<32>, account: &Account, unix: u64, password: &[u8]) -> Option<Proof> {
+    let tag = MachineTag::of(key, account.name.as_bytes(), password);
+    let nothing = StoredSecret::Machine { tag: [0; 32] };
+    let previous = account.previous_at(unix);
+    let is_current = account.secret.is_tag(&tag);
+    let is_previous = previous.unwrap_or(&nothing).is_tag(&tag) & previous.is_some();
+    match (is_current, is_previous) {
+        (true, _) => Some(Proof::Password),
+        (false, true) => Some(Proof::PreviousPassword),
+        (false, false) => None,
+    }
+}
+
+impl From<Result<Accepted, Refusal>> for Judgement {
+    fn from(verdict: Result<Accepted, Refusal>) -> Self {
         match verdict {
-            Ok(account) => Self::Accepted(account),
+            Ok(accepted) => Self::Accepted(accepted),
             Err(refusal) => Self::Refused(refusal),
         }
     }
@@ -223,26 +293,28 @@ fn enabled(account: &Account) -> Result<(), Refusal> {
 
 fn conclude(
     account: Option<Arc<Account>>,
-    password_matches: bool,
+    proof: Option<Proof>,
     right: Result<(), Refusal>,
     wrong: Refusal,
-) -> Result<Arc<Account>, Refusal> {
-    match (account, password_matches, right) {
-        (Some(account), true, Ok(())) => Ok(account),
-        (Some(_), true, Err(refusal)) => Err(refusal),
-        (Some(_), false, _) | (None, _, _) => Err(wrong),
+) -> Result<Accepted, Refusal> {
+    match (account, proof, right) {
+        (Some(account), Some(proof), Ok(())) => Ok(Accepted { account, proof }),
+        (Some(_), Some(_), Err(refusal)) => Err(refusal),
+        (Some(_), None, _) | (None, _, _) => Err(wrong),
     }
 }
 
-/// True for as large a part of all names as accounts have a slow secret; stable for a name while
-/// the accounts stay.
-fn pretends_slow(directory: &Directory, key: &Secret<32>, username: &[u8]) -> bool {
+/// How many slow hashes a user name that nobody has pays: as often one and two as accounts need
+/// one and two; stable for a name while the accounts stay.
+fn pretended_hashes(directory: &Directory, key: &Secret<32>, username: &[u8]) -> usize {
     let tag = credential_tag(key, &[b"tunnelhead unknown user v1", username]);
     let [a, b, c, d, ..] = tag;
     let draw = u64::from(u32::from_le_bytes([a, b, c, d]));
-    // draw / 2^32 < slow / all, without division; counts stay far below 2^32.
-    draw.saturating_mul(directory.len() as u64)
-        < (directory.slow_secrets() as u64).saturating_mul(1 << 32)
+    let all = directory.len() as u64;
+    // draw / 2^32 < part / all, without division; counts stay far below 2^32.
+    let falls_into = |part: usize| draw.saturating_mul(all) < (part as u64).saturating_mul(1 << 32);
+    let (slow, twice) = (directory.slow_secrets(), directory.twice_slow());
+    usize::from(falls_into(slow)).saturating_add(usize::from(falls_into(twice)))
 }
 
 #[cfg(test)]

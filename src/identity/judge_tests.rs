@@ -1,9 +1,11 @@
 use tunnelhead_crypto::FastRandom;
 
+use super::super::PreviousSecret;
 use super::*;
 
 const RIGHT: &[u8] = b"right password";
 const WRONG: &[u8] = b"wrong password";
+const NOW: u64 = 1_000_000;
 
 fn key() -> Secret<32> {
     Secret::new([5; 32])
@@ -51,12 +53,23 @@ fn outcome(
     password: &[u8],
     certificate_cn: Option<&[u8]>,
 ) -> Result<String, Refusal> {
-    let verdict = match judge(directory, &key(), Presented { username, password, certificate_cn }) {
-        Judgement::Accepted(account) => Ok(account),
+    verdict_at(NOW, directory, username, password, certificate_cn)
+        .map(|accepted| accepted.account.name.to_string())
+}
+
+fn verdict_at(
+    unix: u64,
+    directory: &Directory,
+    username: &[u8],
+    password: &[u8],
+    certificate_cn: Option<&[u8]>,
+) -> Result<Accepted, Refusal> {
+    let presented = Presented { username, password, certificate_cn };
+    match judge(directory, &key(), presented, unix) {
+        Judgement::Accepted(accepted) => Ok(accepted),
         Judgement::Refused(refusal) => Err(refusal),
         Judgement::NeedsSlowHash(check) => check.verify(password),
-    };
-    verdict.map(|account| account.name.to_string())
+    }
 }
 
 /// What must be let in, written down the other way round than the code: who may be let in as
@@ -318,10 +331,10 @@ fn unknown_users_are_slow_as_often_as_accounts_are() {
 }
 
 fn is_slow(directory: &Directory, presented: Presented<'_>) -> bool {
-    match judge(directory, &key(), presented) {
+    match judge(directory, &key(), presented, NOW) {
         Judgement::NeedsSlowHash(check) => {
             assert!(check.account().is_none());
-            assert_eq!(check.conclude(true).unwrap_err(), Refusal::UnknownUser);
+            assert_eq!(check.conclude(Some(Proof::Password)).unwrap_err(), Refusal::UnknownUser);
             true
         }
         Judgement::Refused(refusal) => {
@@ -345,9 +358,101 @@ fn every_refusal_of_a_slow_account_goes_through_the_slow_hash() {
         let directory = directory([account("a", mode, disabled, true)]);
         let presented =
             Presented { username: b"a-user", password: WRONG, certificate_cn: certificate };
-        let Judgement::NeedsSlowHash(check) = judge(&directory, &key(), presented) else {
+        let Judgement::NeedsSlowHash(check) = judge(&directory, &key(), presented, NOW) else {
             panic!("{mode} {disabled} {certificate:?} was refused at once");
         };
         assert!(check.verify(WRONG).is_err());
     }
+}
+
+/// A secret of account `a` for this password.
+fn secret(password: &[u8], slow: bool) -> StoredSecret {
+    if slow {
+        StoredSecret::argon2id(password, &mut FastRandom::from_seed([9; 32])).unwrap()
+    } else {
+        StoredSecret::machine(&key(), "a", password)
+    }
+}
+
+fn rotated(login: LoginMode, disabled: bool, slow_new: bool, slow_old: bool) -> Account {
+    let previous = PreviousSecret { secret: secret(b"old", slow_old), until: NOW + 60 };
+    Account {
+        secret: secret(b"new", slow_new),
+        previous: Some(previous),
+        ..account("a", login, disabled, false)
+    }
+}
+
+#[test]
+fn both_passwords_count_until_the_grace_ends_and_then_only_the_new_one() {
+    for (slow_new, slow_old) in pairs([false, true]) {
+        let directory = directory([rotated(LoginMode::Password, false, slow_new, slow_old)]);
+        let case = format!("slow: {slow_new} {slow_old}");
+        let proof = |unix, password: &[u8]| {
+            verdict_at(unix, &directory, b"a-user", password, None).map(|accepted| accepted.proof)
+        };
+        assert_eq!(proof(NOW, b"new"), Ok(Proof::Password), "{case}");
+        assert_eq!(proof(NOW, b"old"), Ok(Proof::PreviousPassword), "{case}");
+        assert_eq!(proof(NOW + 59, b"old"), Ok(Proof::PreviousPassword), "{case}");
+        assert_eq!(proof(NOW + 60, b"old"), Err(Refusal::WrongPassword), "{case}");
+        assert_eq!(proof(u64::MAX, b"old"), Err(Refusal::WrongPassword), "{case}");
+        assert_eq!(proof(NOW + 60, b"new"), Ok(Proof::Password), "{case}");
+        for near in [&b""[..], b"ol", b"oldnew", b"newold", b"New"] {
+            assert_eq!(proof(NOW, near), Err(Refusal::WrongPassword), "{case} {near:?}");
+        }
+    }
+}
+
+#[test]
+fn an_old_password_opens_nothing_that_the_new_one_would_not() {
+    for (slow_new, slow_old) in pairs([false, true]) {
+        let outcome = |login, disabled, certificate: Option<&[u8]>| {
+            let account = rotated(login, disabled, slow_new, slow_old);
+            let directory = directory([account]);
+            verdict_at(NOW, &directory, b"a-user", b"old", certificate).map(|got| got.proof)
+        };
+        assert_eq!(outcome(LoginMode::Password, true, None), Err(Refusal::Disabled));
+        assert_eq!(outcome(LoginMode::Both, false, None), Err(Refusal::CertificateMissing));
+        let foreign = Some(&b"x"[..]);
+        assert_eq!(outcome(LoginMode::Both, false, foreign), Err(Refusal::CertificateMismatch));
+        let own = Some(&b"a-cn"[..]);
+        assert_eq!(outcome(LoginMode::Both, false, own), Ok(Proof::PreviousPassword));
+        assert_eq!(outcome(LoginMode::Certificate, false, own), Ok(Proof::Certificate));
+    }
+}
+
+/// T31: how many slow hashes a refusal costs must not tell which password was nearly right, nor
+/// whether the account is disabled; unknown users cost as many as accounts do.
+#[test]
+fn refusals_cost_as_many_slow_hashes_as_the_account_has_passwords_that_need_one() {
+    let cost = |directory: &Directory, unix, username: &[u8], password: &[u8]| {
+        let presented = Presented { username, password, certificate_cn: None };
+        match judge(directory, &key(), presented, unix) {
+            Judgement::NeedsSlowHash(check) => check.slow_secrets().count() + check.decoys,
+            Judgement::Refused(_) => 0,
+            Judgement::Accepted(accepted) => panic!("{accepted:?}"),
+        }
+    };
+    for (slow_new, slow_old) in pairs([false, true]) {
+        let both = usize::from(slow_new) + usize::from(slow_old);
+        for disabled in [false, true] {
+            let directory = directory([rotated(LoginMode::Password, disabled, slow_new, slow_old)]);
+            assert_eq!(cost(&directory, NOW, b"a-user", b"wrong"), both);
+            assert_eq!(cost(&directory, NOW + 60, b"a-user", b"wrong"), usize::from(slow_new));
+            assert_eq!(cost(&directory, NOW, b"nobody", b"wrong"), both);
+            if disabled {
+                for right in [&b"old"[..], b"new"] {
+                    assert_eq!(cost(&directory, NOW, b"a-user", right), both, "{right:?}");
+                }
+            }
+        }
+    }
+    // Half of the accounts have two, the other half none.
+    let mut mixed = directory([rotated(LoginMode::Password, false, true, true)]);
+    mixed.insert(account("b", LoginMode::Password, false, false)).unwrap();
+    let mut counts = [0_usize; 3];
+    for number in 0..2000_u32 {
+        counts[cost(&mixed, NOW, &number.to_be_bytes(), b"x")] += 1;
+    }
+    assert!(counts[1] == 0 && (850..1150).contains(&counts[2]), "{counts:?}");
 }

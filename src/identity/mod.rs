@@ -31,7 +31,7 @@ pub use generate::{
     GENERATED_USERNAME_LEN, MAX_DEFAULT_USERNAME, default_username, generate_password,
 };
 pub use hashing::HashError;
-pub use judge::{Judgement, Presented, Refusal, SlowCheck, judge, verify_slow};
+pub use judge::{Accepted, Judgement, Presented, Proof, Refusal, SlowCheck, judge};
 pub use secret::{SecretError, StoredSecret};
 pub use takeover::{Takeover, Takeovers};
 pub use verified::{Recalled, VerifiedCache};

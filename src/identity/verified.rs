@@ -1,12 +1,11 @@
 //! A short memory of passwords that the slow hash found right.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tunnelhead_crypto::{Secret, credential_tag};
 
 use super::aging::AgingMap;
-use super::judge::{Refusal, SlowCheck};
+use super::judge::{Accepted, Proof, Refusal, SlowCheck};
 use super::{Account, StoredSecret};
 
 /// Lets a router that reconnects skip the slow hash. Keeps keyed hashes of (account, stored
@@ -22,7 +21,7 @@ pub struct VerifiedCache {
 #[must_use]
 pub enum Recalled {
     /// The password is known to be right, and this is the verdict.
-    Verdict(Result<Arc<Account>, Refusal>),
+    Verdict(Result<Accepted, Refusal>),
     /// The password has to be hashed: [`SlowCheck::verify`].
     NeedsHash(SlowCheck),
 }
@@ -35,21 +34,34 @@ impl VerifiedCache {
     }
 
     /// Notes that the password is right for the account as it is now.
-    pub fn remember(&mut self, now: Instant, account: &Account, password: &[u8]) {
-        self.seen.insert(self.tag(account, password), now);
+    pub fn remember(&mut self, now: Instant, accepted: &Accepted, password: &[u8]) {
+        let account = &accepted.account;
+        let secret = match accepted.proof {
+            Proof::Password => Some(&account.secret),
+            Proof::PreviousPassword => account.previous.as_ref().map(|previous| &previous.secret),
+            Proof::Certificate => None,
+        };
+        if let Some(secret) = secret.filter(|secret| secret.is_slow()) {
+            self.seen.insert(self.tag(account, secret, password), now);
+        }
     }
 
     /// Gives the verdict at once if the password was found right not long ago.
     pub fn recall(&self, now: Instant, check: SlowCheck, password: &[u8]) -> Recalled {
-        let known = check.account().is_some_and(|account| {
-            let at = self.seen.get(&self.tag(account, password));
-            at.is_some_and(|at| now.saturating_duration_since(*at) < self.lifetime)
+        let known = check.account().and_then(|account| {
+            check.slow_secrets().find_map(|(proof, secret)| {
+                let at = self.seen.get(&self.tag(account, secret, password))?;
+                (now.saturating_duration_since(*at) < self.lifetime).then_some(proof)
+            })
         });
-        if known { Recalled::Verdict(check.conclude(true)) } else { Recalled::NeedsHash(check) }
+        match known {
+            Some(proof) => Recalled::Verdict(check.conclude(Some(proof))),
+            None => Recalled::NeedsHash(check),
+        }
     }
 
-    fn tag(&self, account: &Account, password: &[u8]) -> [u8; 32] {
-        let stored = StoredSecret::to_text(&account.secret);
+    fn tag(&self, account: &Account, secret: &StoredSecret, password: &[u8]) -> [u8; 32] {
+        let stored = StoredSecret::to_text(secret);
         credential_tag(&self.key, &[account.name.as_bytes(), stored.as_bytes(), password])
     }
 }
@@ -58,7 +70,9 @@ impl VerifiedCache {
 mod tests {
     use tunnelhead_crypto::FastRandom;
 
-    use super::super::{Directory, Judgement, LoginMode, Presented, judge};
+    use std::sync::Arc;
+
+    use super::super::{Directory, Judgement, LoginMode, Presented, PreviousSecret, judge};
     use super::*;
     use crate::telemetry::clock;
 
@@ -89,10 +103,14 @@ mod tests {
         directory.insert(account.clone()).unwrap();
         let username = account.username.as_bytes();
         let presented = Presented { username, password, certificate_cn: None };
-        match judge(&directory, &Secret::new([0; 32]), presented) {
+        match judge(&directory, &Secret::new([0; 32]), presented, 100) {
             Judgement::NeedsSlowHash(check) => check,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn accepted(account: &Account, proof: Proof) -> Accepted {
+        Accepted { account: Arc::new(account.clone()), proof }
     }
 
     fn is_known(cache: &VerifiedCache, now: Instant, account: &Account, password: &[u8]) -> bool {
@@ -108,7 +126,7 @@ mod tests {
         let mut cache = VerifiedCache::new(Secret::new([2; 32]), 100, HOUR);
         let known = account(b"password");
         assert!(!is_known(&cache, now, &known, b"password"));
-        cache.remember(now, &known, b"password");
+        cache.remember(now, &accepted(&known, Proof::Password), b"password");
         assert!(is_known(&cache, now + HOUR - Duration::from_secs(1), &known, b"password"));
         assert!(!is_known(&cache, now + HOUR, &known, b"password"));
         assert!(!is_known(&cache, now, &known, b"passwort"));
@@ -122,7 +140,7 @@ mod tests {
         let now = clock::now();
         let mut cache = VerifiedCache::new(Secret::new([2; 32]), 100, HOUR);
         let known = account(b"password");
-        cache.remember(now, &known, b"password");
+        cache.remember(now, &accepted(&known, Proof::Password), b"password");
         let disabled = Account { disabled: true, ..known };
         let Recalled::Verdict(verdict) =
             cache.recall(now, check(&disabled, b"password"), b"password")
@@ -132,13 +150,37 @@ mod tests {
         assert_eq!(verdict.unwrap_err(), Refusal::Disabled);
     }
 
+    /// The old password must not live on under the name of the new one.
+    #[test]
+    fn a_known_old_password_is_forgotten_when_its_grace_ends() {
+        let now = clock::now();
+        let mut cache = VerifiedCache::new(Secret::new([2; 32]), 100, HOUR);
+        let old = account(b"old").secret;
+        let rotated = |until| Account {
+            previous: Some(PreviousSecret { secret: old.clone(), until }),
+            ..account(b"new")
+        };
+        cache.remember(now, &accepted(&rotated(101), Proof::PreviousPassword), b"old");
+        let Recalled::Verdict(Ok(got)) = cache.recall(now, check(&rotated(101), b"old"), b"old")
+        else {
+            panic!("must be known");
+        };
+        assert_eq!(got.proof, Proof::PreviousPassword);
+        assert!(!is_known(&cache, now, &rotated(100), b"old"));
+        assert!(!is_known(&cache, now, &account(b"new"), b"old"));
+        // What was known before the rotation stays known during the grace.
+        cache.remember(now, &accepted(&account(b"old"), Proof::Password), b"old");
+        assert!(is_known(&cache, now, &rotated(101), b"old"));
+    }
+
     #[test]
     fn is_bounded() {
         let now = clock::now();
         let mut cache = VerifiedCache::new(Secret::new([2; 32]), 100, HOUR);
         let account = account(b"password");
         for number in 0..10_000_u32 {
-            cache.remember(now, &account, &number.to_be_bytes());
+            let accepted = accepted(&account, Proof::Password);
+            cache.remember(now, &accepted, &number.to_be_bytes());
         }
         assert!(cache.seen.len() <= 100);
         assert!(is_known(&cache, now, &account, &9_999_u32.to_be_bytes()));
