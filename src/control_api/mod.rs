@@ -11,6 +11,8 @@ pub mod client;
 pub mod error;
 pub mod handle;
 #[cfg(feature = "control-api")]
+mod lines;
+#[cfg(feature = "control-api")]
 pub mod permission;
 #[cfg(feature = "control-api")]
 mod relay;

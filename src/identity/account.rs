@@ -14,6 +14,13 @@ pub const MAX_USERNAME: usize = 128;
 /// Longest common name, in bytes. Source: X.520 `ub-common-name`.
 pub const MAX_COMMON_NAME: usize = 64;
 
+/// Longest tag, in bytes.
+pub const MAX_TAG: usize = 63;
+/// Most tags of one account.
+pub const MAX_TAGS: usize = 32;
+/// Longest note, in bytes.
+pub const MAX_NOTE: usize = 1000;
+
 /// What a router has to present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LoginMode {
@@ -147,10 +154,21 @@ impl Account {
             return Err(AccountError::Username);
         }
         match &self.certificate_cn {
-            Some(name) if !valid_common_name(name) => Err(AccountError::CommonName),
-            None if self.login.wants_certificate() => Err(AccountError::CommonNameMissing),
-            _ => Ok(()),
+            Some(name) if !valid_common_name(name) => return Err(AccountError::CommonName),
+            None if self.login.wants_certificate() => return Err(AccountError::CommonNameMissing),
+            _ => {}
         }
+        if self.tenant.as_deref().is_some_and(|tenant| !valid_name(tenant)) {
+            return Err(AccountError::Tenant);
+        }
+        let ordered = self.tags.is_sorted_by(|a, b| a < b);
+        if !ordered || self.tags.len() > MAX_TAGS || !self.tags.iter().all(|tag| valid_tag(tag)) {
+            return Err(AccountError::Tags);
+        }
+        if !valid_note(&self.note) {
+            return Err(AccountError::Note);
+        }
+        Ok(())
     }
 }
 
@@ -174,6 +192,17 @@ pub enum AccountError {
     /// The login mode wants a certificate and none is named.
     #[error("logins with a certificate need the common name of the certificate")]
     CommonNameMissing,
+    /// See [`valid_name`]; a tenant has the same form.
+    #[error("the tenant must have the form of a router name")]
+    Tenant,
+    /// See [`valid_tag`].
+    #[error(
+        "an account has at most 32 different tags of 1 to 63 characters of a-z 0-9 . _ : = / - each"
+    )]
+    Tags,
+    /// See [`valid_note`].
+    #[error("the note must be at most 1000 bytes without control characters")]
+    Note,
     /// Not a login mode.
     #[error("the login mode must be password, certificate or both")]
     LoginMode,
@@ -198,6 +227,19 @@ pub fn valid_common_name(name: &str) -> bool {
     (1..=MAX_COMMON_NAME).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
         && name.trim_ascii() == name
+}
+
+/// True for `[a-z0-9][a-z0-9._:=/-]{0,62}`.
+pub fn valid_tag(tag: &str) -> bool {
+    let lower = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    tag.len() <= MAX_TAG
+        && tag.bytes().next().is_some_and(lower)
+        && tag.bytes().all(|byte| lower(byte) || b"._:=/-".contains(&byte))
+}
+
+/// True for at most [`MAX_NOTE`] bytes without control characters.
+pub fn valid_note(note: &str) -> bool {
+    note.len() <= MAX_NOTE && !note.chars().any(char::is_control)
 }
 
 #[cfg(test)]
@@ -275,6 +317,43 @@ mod tests {
         }
         account.name = "Branch".into();
         assert_eq!(account.check(), Err(AccountError::Name));
+    }
+
+    #[test]
+    fn tenant_tags_and_note_have_their_rules() {
+        let with = |change: &dyn Fn(&mut Account)| {
+            let mut account = account();
+            change(&mut account);
+            account.check()
+        };
+        let tags = |tags: &[&str]| {
+            let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
+            with(&|account| account.tags.clone_from(&tags))
+        };
+        let long = "t".repeat(64);
+        assert_eq!(
+            tags(&["0", "a", "a/b", "site:north", "x=1.2_3-4", &long[1..]]),
+            Err(AccountError::Tags)
+        );
+        assert_eq!(tags(&["0", "a", "a/b", "site:north", &long[1..], "x=1.2_3-4"]), Ok(()));
+        for bad in ["", "A", "-a", ":a", "a b", "a\n", "ä", "a,b", long.as_str()] {
+            assert_eq!(tags(&[bad]), Err(AccountError::Tags), "{bad:?}");
+        }
+        assert_eq!(tags(&["a", "a"]), Err(AccountError::Tags));
+        let many: Vec<String> = (0..33).map(|n| format!("t{n:02}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(tags(&many[..32]), Ok(()));
+        assert_eq!(tags(&many), Err(AccountError::Tags));
+        for (tenant, good) in [("north", true), ("North", false), ("", false), ("../x", false)] {
+            assert_eq!(with(&|a| a.tenant = Some(tenant.into())).is_ok(), good, "{tenant}");
+        }
+        for (note, good) in
+            [("", true), ("Büro, 2. Stock", true), ("a\nb", false), ("\u{1b}[m", false)]
+        {
+            assert_eq!(with(&|a| a.note = note.into()).is_ok(), good, "{note:?}");
+        }
+        assert_eq!(with(&|a| a.note = "x".repeat(1000)), Ok(()));
+        assert_eq!(with(&|a| a.note = "x".repeat(1001)), Err(AccountError::Note));
     }
 
     #[test]

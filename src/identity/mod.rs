@@ -22,8 +22,9 @@ mod takeover;
 mod verified;
 
 pub use account::{
-    Account, AccountError, LoginMode, MAX_COMMON_NAME, MAX_NAME, MAX_USERNAME, PreviousSecret,
-    valid_common_name, valid_name, valid_username,
+    Account, AccountError, LoginMode, MAX_COMMON_NAME, MAX_NAME, MAX_NOTE, MAX_TAG, MAX_TAGS,
+    MAX_USERNAME, PreviousSecret, valid_common_name, valid_name, valid_note, valid_tag,
+    valid_username,
 };
 pub use backoff::{BackOff, BackOffPolicy, Budget, RetryAfter};
 pub use directory::{Directory, DirectoryError};
