@@ -2,15 +2,21 @@
 
 pub(in crate::cli) mod audit;
 pub(super) mod login;
+mod router;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
-use crate::control_api::types::{Login, Timestamp, check_ban, check_name};
-use crate::telemetry::clock;
+use crate::control_api::types::{Timestamp, check_ban, check_name};
+
+use router::moment;
+pub(super) use router::{
+    AddRouter, ImportRouters, ListRouters, RotateArguments, RouterAt, RouterCommand, Sessions,
+    SetRouter,
+};
 
 /// An OpenVPN-compatible tunnel concentrator for fleets of MikroTik routers.
 #[derive(Debug, Parser)]
@@ -112,24 +118,6 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum RouterCommand {
-    /// Make an account and print its script; the password is shown only now
-    Add(AddRouter),
-    /// Every account
-    List,
-    /// One account
-    Show(Named),
-    /// The tunnels that it had and has, newest first
-    Sessions(Sessions),
-    /// Delete an account and cut its tunnel
-    Remove(Named),
-    /// Cut its tunnel and refuse its logins
-    Disable(Named),
-    /// Accept its logins again
-    Enable(Named),
-}
-
-#[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
     /// Look for damage and contradictions while everything goes on; exit code 1 if there are any
     Check,
@@ -148,22 +136,6 @@ pub(super) enum StoreCommand {
         #[arg(long, value_name = "DIR", default_value = "/var/lib/tunnelhead")]
         state_dir: PathBuf,
     },
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Sessions {
-    /// Name of the router
-    #[arg(value_parser = name)]
-    pub(super) name: String,
-    /// Those that were up at this time or later: 2026-11-22T02:58:00Z, or so long ago: 90m, 2h, 7d
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    pub(super) from: Option<Timestamp>,
-    /// Those that began at this time or earlier
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    pub(super) to: Option<Timestamp>,
-    /// At most so many
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    pub(super) limit: usize,
 }
 
 #[derive(Debug, Subcommand)]
@@ -266,72 +238,6 @@ pub(super) struct Named {
     pub(super) name: String,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct AddRouter {
-    /// Name of the router: a-z, 0-9, ".", "_", "-"
-    #[arg(value_parser = name)]
-    pub(super) name: String,
-    /// User name instead of NAME (RouterOS takes at most 27 characters)
-    #[arg(long, value_name = "U")]
-    pub(super) username: Option<String>,
-    /// Read the password from standard input instead of making one
-    #[arg(long)]
-    pub(super) password_stdin: bool,
-    /// A tunnel address of its own instead of one from the pool
-    #[arg(long, value_name = "A")]
-    pub(super) address: Option<Ipv4Addr>,
-    /// Data cipher for a router that does not negotiate
-    #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new([
-        "aes-256-cbc", "aes-192-cbc", "aes-128-cbc", "aes-256-gcm", "aes-192-gcm", "aes-128-gcm",
-    ]))]
-    pub(super) cipher: Option<String>,
-    /// Digest likewise; null only with a GCM cipher
-    #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new([
-        "sha1", "sha256", "sha384", "sha512", "null",
-    ]))]
-    pub(super) auth: Option<String>,
-    /// How the router proves who it is
-    #[arg(long, value_enum, default_value_t = LoginArgument::Password)]
-    pub(super) login: LoginArgument,
-    /// Common name of the router's certificate instead of NAME
-    #[arg(long, value_name = "CN")]
-    pub(super) certificate_cn: Option<String>,
-    /// Put the CA and the check of the server's certificate into the scripts
-    #[arg(long)]
-    pub(super) verify_server: bool,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum LoginArgument {
-    Password,
-    Certificate,
-    Both,
-}
-
-impl From<LoginArgument> for Login {
-    fn from(argument: LoginArgument) -> Self {
-        match argument {
-            LoginArgument::Password => Self::Password,
-            LoginArgument::Certificate => Self::Certificate,
-            LoginArgument::Both => Self::Both,
-        }
-    }
-}
-
-/// A time, or so long ago.
-fn moment(text: &str) -> Result<Timestamp, String> {
-    if let Ok(moment) = serde_json::from_value(text.into()) {
-        return Ok(moment);
-    }
-    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
-    let ago = units.iter().find_map(|(unit, seconds)| {
-        let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
-        count.checked_mul(*seconds)
-    });
-    let ago = ago.ok_or("write a time as 2026-11-22T02:58:00Z, or how long ago: 90m, 2h, 7d")?;
-    Ok(Timestamp(clock::unix_seconds().saturating_sub(ago)))
-}
-
 fn name(text: &str) -> Result<String, String> {
     check_name(text).map(|()| text.to_owned()).map_err(|error| error.message)
 }
@@ -374,7 +280,20 @@ mod tests {
             "tunnelhead check-config f",
             "tunnelhead router add a --username u --password-stdin --address 100.64.1.2 --cipher aes-256-cbc --auth sha1 --login both --certificate-cn cn --verify-server",
             "tunnelhead router add a --cipher AES-128-GCM --auth null --login certificate",
+            "tunnelhead router add a --tenant north --tag site:x --tag backup --note text",
             "tunnelhead router list",
+            "tunnelhead router list --name a --tag x --tag y --tenant t --connected --disabled",
+            "tunnelhead router list --not-connected --enabled --seen-after 15m",
+            "tunnelhead router list --seen-before 2026-11-22T00:00:00Z",
+            "tunnelhead router set a --tag x --tenant t --address 100.64.1.2 --cipher aes-256-cbc --auth sha1 --note text",
+            "tunnelhead router set a --no-tags --no-tenant --no-address --no-cipher --no-auth --no-note --if-revision 7",
+            "tunnelhead router readdress a --if-revision 7",
+            "tunnelhead router rotate a --grace 2h --password-stdin --verify-server",
+            "tunnelhead router rotate a --grace 0",
+            "tunnelhead router export",
+            "tunnelhead router export --output f",
+            "tunnelhead router import -",
+            "tunnelhead router import f --scripts --json",
             "tunnelhead router show a",
             "tunnelhead router remove a",
             "tunnelhead router disable a",
@@ -426,6 +345,16 @@ mod tests {
             "tunnelhead router show A",
             "tunnelhead router add a --cipher bf-cbc",
             "tunnelhead router add a --auth md5",
+            "tunnelhead router list --connected --not-connected",
+            "tunnelhead router list --seen-after yesterday",
+            "tunnelhead router list --seen-after 5x",
+            "tunnelhead router set a",
+            "tunnelhead router set a --tag x --no-tags",
+            "tunnelhead router set a --address 100.64.1.2/24",
+            "tunnelhead router rotate a --grace 8d",
+            "tunnelhead router rotate a --grace -1h",
+            "tunnelhead router import",
+            "tunnelhead router import f --scripts",
             "tunnelhead router add a --address 100.64.1.2/32",
             "tunnelhead router add a --address 100.064.1.2",
             "tunnelhead router add a --login token",

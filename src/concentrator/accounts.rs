@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use tunnelhead_crypto::{AuthDigest, DataCipher, Secret, SecretBytes};
+use tunnelhead_crypto::{AuthDigest, DataCipher, Secret, SecretBytes, credential_tag};
 
 use crate::identity::{
     self, Accepted, Account, BackOff, BackOffPolicy, Directory, Judgement, Presented, Proof,
@@ -38,6 +38,10 @@ struct Memory {
     verified: VerifiedCache,
     /// With which password an account was last let in, while two of its passwords count.
     rotating: HashMap<Arc<str>, Proof>,
+    /// When a router last had a tunnel, in seconds since 1970-01-01 UTC; not while it has one.
+    seen: HashMap<Arc<str>, u64>,
+    /// The highest revision that was given to an account.
+    revision: u64,
 }
 
 /// Verified human-set passwords that are remembered, and for how long.
@@ -53,6 +57,7 @@ impl Accounts {
         cache_key: Secret<32>,
         slow_threads: usize,
     ) -> io::Result<Self> {
+        let revision = directory.iter().map(|account| account.revision).max().unwrap_or(0);
         Ok(Self {
             directory: RwLock::new(directory),
             key,
@@ -60,6 +65,8 @@ impl Accounts {
                 back_off: BackOff::new(clock::now(), BackOffPolicy::default()),
                 verified: VerifiedCache::new(cache_key, VERIFIED_PASSWORDS, VERIFIED_FOR),
                 rotating: HashMap::new(),
+                seen: HashMap::new(),
+                revision,
             }),
             slow: SlowPool::new(slow_threads, SLOW_QUEUE)?,
         })
@@ -73,6 +80,12 @@ impl Accounts {
     /// The key of machine-made secrets.
     pub(super) fn key(&self) -> &Secret<32> {
         &self.key
+    }
+
+    /// Names the key of machine-made secrets without giving it away.
+    pub(super) fn key_id(&self) -> String {
+        let tag = credential_tag(&self.key, &[b"tunnelhead name of the router key v1"]);
+        tag.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The directory, to look at.
@@ -98,6 +111,35 @@ impl Accounts {
     /// Forgets which password was used last: the account has one again, or a newer one.
     pub(super) fn forget_rotation(&self, name: &str) {
         self.memory().rotating.remove(name);
+    }
+
+    /// A revision above all others, also of accounts that are gone: an account that is deleted
+    /// and made anew must not look unchanged. `unix` is in seconds since 1970-01-01 UTC.
+    pub(super) fn next_revision(&self, unix: u64) -> u64 {
+        let mut memory = self.memory();
+        // Below 2^53, so that every JSON parser keeps it.
+        let start = (unix & 0xFFFF_FFFF) << 20;
+        memory.revision = memory.revision.saturating_add(1).max(start);
+        memory.revision
+    }
+
+    /// Notes that a router has a tunnel, or had one until now.
+    pub(super) fn note_seen(&self, name: &Arc<str>, unix: u64) {
+        let mut memory = self.memory();
+        let seen = memory.seen.entry(Arc::clone(name)).or_default();
+        *seen = unix.max(*seen);
+    }
+
+    /// When a router without a tunnel last had one, in seconds since 1970-01-01 UTC.
+    pub(super) fn last_seen(&self, name: &str) -> Option<u64> {
+        self.memory().seen.get(name).copied()
+    }
+
+    /// The account is gone: so is what is remembered of it.
+    pub(super) fn forget(&self, name: &str) {
+        let mut memory = self.memory();
+        memory.seen.remove(name);
+        memory.rotating.remove(name);
     }
 
     /// Notes what the slow hash found, and which of two passwords is in use.

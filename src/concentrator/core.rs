@@ -129,7 +129,10 @@ impl Core {
         done: Option<Box<dyn FnOnce() + Send>>,
     ) -> bool {
         let mut live = self.live();
-        if matches!(cut, Cut::Disabled | Cut::Removed | Cut::Banned) {
+        if matches!(
+            cut,
+            Cut::Disabled | Cut::Removed | Cut::Banned | Cut::Readdressed | Cut::Rotated
+        ) {
             self.revoked().note(clock::now(), name);
         }
         let Some(tunnel) = live.get_mut(name) else { return false };
@@ -533,6 +536,7 @@ impl ShardServices for Services {
         core.note_down(&report.identity.0, report.client.0, reason);
         let unix = clock::unix_seconds();
         core.leases().touch(&report.identity.0, unix);
+        core.accounts.note_seen(&report.identity.0, unix);
         core.sessions.closed(&report, reason, unix);
         tracing::info!(router = %report.identity.0, address = %report.address, reason, "tunnel down");
         let router = report.identity.0;

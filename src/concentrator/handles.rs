@@ -6,9 +6,10 @@ use std::sync::Arc;
 use super::api::ApiHandle;
 use super::dial::{DialError, DialStream, Session};
 use crate::control_api::types::{
-    CreatedRouter, DialTo, List, NewRouter, RouterPatch, RouterView, TunnelFilter, TunnelView,
+    CreatedRouter, DialTo, List, NewRouter, Page, RotateRouter, RouterFilter, RouterPatch,
+    RouterView, TunnelFilter, TunnelView,
 };
-use crate::control_api::{self, ApiError, Scope};
+use crate::control_api::{self, ApiError, Expected, Scope};
 
 /// The router accounts of a concentrator. Cheap to clone.
 #[derive(Clone)]
@@ -52,12 +53,12 @@ impl Routers {
         control_api::Routers::get_router(&self.api, &Scope::All, name).await
     }
 
-    /// Every account, sorted by name.
+    /// The accounts that fit, sorted by name.
     ///
     /// # Errors
     /// None at present.
-    pub async fn list(&self) -> Result<List<RouterView>, ApiError> {
-        control_api::Routers::list_routers(&self.api, &Scope::All).await
+    pub async fn list(&self, filter: RouterFilter) -> Result<List<RouterView>, ApiError> {
+        control_api::Routers::list_routers(&self.api, &Scope::All, filter, Page::ALL).await
     }
 
     /// Changes an account; who is disabled loses its tunnel before this answers.
@@ -65,7 +66,21 @@ impl Routers {
     /// # Errors
     /// As [`control_api::Routers::patch_router`].
     pub async fn change(&self, name: &str, patch: RouterPatch) -> Result<RouterView, ApiError> {
-        control_api::Routers::patch_router(&self.api, &Scope::All, name, patch).await
+        let any = Expected::Any;
+        control_api::Routers::patch_router(&self.api, &Scope::All, name, any, patch).await
+    }
+
+    /// Gives a router another password; the old one counts too until the grace period ends.
+    ///
+    /// # Errors
+    /// As [`control_api::Routers::rotate_router`].
+    pub async fn rotate(
+        &self,
+        name: &str,
+        rotate: RotateRouter,
+    ) -> Result<CreatedRouter, ApiError> {
+        let any = Expected::Any;
+        control_api::Routers::rotate_router(&self.api, &Scope::All, name, any, rotate).await
     }
 
     /// Deletes an account and cuts its tunnel.
@@ -73,7 +88,7 @@ impl Routers {
     /// # Errors
     /// As [`control_api::Routers::remove_router`].
     pub async fn remove(&self, name: &str) -> Result<(), ApiError> {
-        control_api::Routers::remove_router(&self.api, &Scope::All, name).await
+        control_api::Routers::remove_router(&self.api, &Scope::All, name, Expected::Any).await
     }
 }
 

@@ -67,6 +67,8 @@ const ALIVE_EVERY: Duration = Duration::from_secs(60);
 /// Time between two parts of pruning, and records in a part: twenty million a day.
 const PRUNE_EVERY: Duration = Duration::from_secs(2);
 const PRUNE_AT_MOST: u32 = 500;
+/// Time between looks at rotated passwords whose grace period is over.
+const ROTATIONS_EVERY: Duration = Duration::from_secs(1);
 /// Descriptors beside one a tunnel: listeners, queues, database, control connections.
 const SPARE_DESCRIPTORS: u64 = 1024;
 
@@ -297,8 +299,13 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
         core: Arc::clone(&core),
         changing: tokio::sync::Mutex::new(()),
         keeping,
+        importing: tokio::sync::Semaphore::new(1),
     });
     watch::start(&mut housekeeping, &api, alive_at);
+    housekeeping.every("rotations", ROTATIONS_EVERY, {
+        let api = Arc::clone(&api);
+        move || api.end_rotations(clock::unix_seconds())
+    });
     threads.housekeeper = housekeeping.start()?;
     Ok(Concentrator { core, api, listening, threads })
 }
@@ -400,7 +407,9 @@ fn load_accounts(
     let accounts = Accounts::new(directory, key, secrets.key("verified passwords"), cores)?;
     for seen in &snapshot.activity {
         let username = accounts.read().get(&seen.router).map(|a| a.username.clone());
-        if let (Some(username), Some(address)) = (username, seen.real_address) {
+        let Some(username) = username else { continue };
+        accounts.note_seen(&seen.router, seen.last_seen);
+        if let Some(address) = seen.real_address {
             accounts.remember(&username, address);
         }
     }

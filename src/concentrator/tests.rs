@@ -9,7 +9,7 @@ use super::core::Services;
 use super::{Concentrator, TunSource};
 use crate::config::Config;
 use crate::control_api::types::NewRouter;
-use crate::control_api::{ErrorCode, Scope};
+use crate::control_api::{ErrorCode, Expected, Scope};
 use crate::greeter::{Departure, GreeterServices as _};
 use crate::lease;
 use crate::proto::ClientId;
@@ -164,7 +164,7 @@ async fn a_removal_is_completed_even_if_its_caller_hangs_up() {
     handle.add_router(&Scope::All, NewRouter::named("a")).await.unwrap();
     store.hold();
     tokio::select! {
-        _ = handle.remove_router(&Scope::All, "a") => panic!("nothing is on disk yet"),
+        _ = handle.remove_router(&Scope::All, "a", Expected::Any) => panic!("nothing is on disk yet"),
         () = store.arrived.notified() => {}
     }
     store.release();
@@ -186,7 +186,7 @@ async fn a_router_is_shut_out_at_once_whatever_the_disk_does() {
     handle.add_router(&Scope::All, NewRouter::named("a")).await.unwrap();
     store.inner.set_degraded(Some("the disk is full".to_owned()));
     let disable = serde_json::from_str("{\"disabled\": true}").unwrap();
-    let error = handle.patch_router(&Scope::All, "a", disable).await.unwrap_err();
+    let error = handle.patch_router(&Scope::All, "a", Expected::Any, disable).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::StoreDegraded);
     assert!(error.message.starts_with("a is cut and shut out until"), "{}", error.message);
     assert!(handle.get_router(&Scope::All, "a").await.unwrap().disabled);
@@ -200,7 +200,7 @@ async fn a_login_of_a_removed_account_is_no_tunnel_of_its_successor() {
     let handle = head.handle();
     handle.add_router(&Scope::All, NewRouter::named("a")).await.unwrap();
     let (early, _peer) = departure(&head, 1, "a", clock::now());
-    handle.remove_router(&Scope::All, "a").await.unwrap();
+    handle.remove_router(&Scope::All, "a", Expected::Any).await.unwrap();
     handle.add_router(&Scope::All, NewRouter::named("a")).await.unwrap();
     let services = Services(Arc::clone(&head.core));
     services.depart(early);

@@ -42,6 +42,8 @@ pub enum ErrorCode {
     SegmentNotReady,
     /// 410: events are asked for that are no longer held; `gap` names them.
     EventsGone,
+    /// 412: the account was changed since the revision that `If-Match` names; read it again.
+    RevisionConflict,
     /// 413: the body is longer than what is accepted.
     TooLarge,
     /// 415: the body is not declared as JSON.
@@ -96,6 +98,7 @@ impl ErrorCode {
         Self::GenerationChanged,
         Self::SegmentNotReady,
         Self::EventsGone,
+        Self::RevisionConflict,
         Self::TooLarge,
         Self::UnsupportedMediaType,
         Self::Invalid,
@@ -138,6 +141,7 @@ impl ErrorCode {
             | Self::GenerationChanged
             | Self::SegmentNotReady => 409,
             Self::EventsGone => 410,
+            Self::RevisionConflict => 412,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::Invalid | Self::ReloadRefused => 422,

@@ -22,7 +22,7 @@ use super::permission::Door;
 use super::seats::{Places, Seats};
 use super::server::{Connection, ServerLimits, serve};
 use super::socket::ControlSocket;
-use super::types::{Login, NewRouter, RouterPatch, SecretText, TunnelQuery};
+use super::types::{Login, NewRouter, RouterFilter, RouterPatch, SecretText, TunnelQuery};
 use super::{ApiError, ErrorCode, Handle};
 use crate::sys::cred::effective_uid;
 use crate::telemetry::clock;
@@ -103,11 +103,14 @@ async fn a_router_lives_from_add_to_remove() {
     let made = client.add_router(&new).await.unwrap();
     assert_eq!(made.password.expose(), "given");
     assert_eq!(made.router.cipher.as_deref(), Some("AES-256-CBC"));
-    assert_eq!(client.routers().await.unwrap(), std::slice::from_ref(&made.router));
+    assert_eq!(
+        client.routers(&RouterFilter::default()).await.unwrap(),
+        std::slice::from_ref(&made.router)
+    );
     assert_eq!(client.router("branch-42").await.unwrap(), made.router);
-    let patch = RouterPatch { disabled: Some(true) };
-    assert!(client.patch_router("branch-42", &patch).await.unwrap().disabled);
-    client.remove_router("branch-42").await.unwrap();
+    let patch = RouterPatch::disabled(true);
+    assert!(client.patch_router("branch-42", Some(1), &patch).await.unwrap().disabled);
+    client.remove_router("branch-42", None).await.unwrap();
     match client.router("branch-42").await {
         Err(ClientError::Refused(error)) => assert_eq!(error.code, ErrorCode::RouterNotFound),
         other => panic!("{other:?}"),
@@ -270,7 +273,7 @@ async fn every_refusal_has_its_status_code_and_field() {
         assert!(!message.contains('\n') && !message.contains('\u{1b}'), "{shown}: {message}");
     }
     // None of it has left a trace.
-    assert_eq!(running.client().routers().await.unwrap().len(), 1);
+    assert_eq!(running.client().routers(&RouterFilter::default()).await.unwrap().len(), 1);
     running.end().await;
 }
 

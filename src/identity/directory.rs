@@ -17,6 +17,7 @@ pub struct Directory {
     names: BTreeSet<Arc<str>>,
     slow: usize,
     twice_slow: usize,
+    rotating: usize,
 }
 
 impl Directory {
@@ -36,6 +37,7 @@ impl Directory {
         let slow = slow_secrets(&account);
         self.slow = self.slow.saturating_add(usize::from(slow > 0));
         self.twice_slow = self.twice_slow.saturating_add(usize::from(slow > 1));
+        self.rotating = self.rotating.saturating_add(usize::from(account.previous.is_some()));
         self.by_username.insert(account.username.clone().into_bytes(), Arc::clone(&account));
         if let Some(common_name) = &account.certificate_cn {
             self.by_common_name.insert(common_name.clone().into_bytes(), Arc::clone(&account));
@@ -78,6 +80,7 @@ impl Directory {
         let slow = slow_secrets(&account);
         self.slow = self.slow.saturating_sub(usize::from(slow > 0));
         self.twice_slow = self.twice_slow.saturating_sub(usize::from(slow > 1));
+        self.rotating = self.rotating.saturating_sub(usize::from(account.previous.is_some()));
         self.by_username.remove(account.username.as_bytes());
         if let Some(common_name) = &account.certificate_cn {
             self.by_common_name.remove(common_name.as_bytes());
@@ -134,6 +137,11 @@ impl Directory {
     /// How many accounts have two: the one of now and the one from before the last rotation.
     pub fn twice_slow(&self) -> usize {
         self.twice_slow
+    }
+
+    /// How many accounts have a secret from before their last rotation, whether or not it counts.
+    pub fn rotating(&self) -> usize {
+        self.rotating
     }
 }
 
@@ -255,9 +263,11 @@ mod tests {
         assert!(directory.by_common_name(b"a-cn").is_none());
         assert!(directory.by_username(b"new").is_some());
         assert_eq!((directory.len(), directory.slow_secrets(), directory.twice_slow()), (1, 1, 1));
+        assert_eq!(directory.rotating(), 1);
         directory.remove("a").unwrap();
         assert!(directory.is_empty() && directory.by_username(b"new").is_none());
         assert_eq!((directory.slow_secrets(), directory.twice_slow()), (0, 0));
+        assert_eq!(directory.rotating(), 0);
         assert!(directory.remove("a").is_none());
     }
 }

@@ -130,7 +130,9 @@ impl SlowCheck {
                 break;
             }
             let matches = secret.verify_slow(password);
-            proof = proof.or(matches.then_some(kind));
+            if matches && proof.is_none() {
+                proof = Some(kind);
+            }
         }
         for _ in 0..self.decoys {
             verify_decoy(password);

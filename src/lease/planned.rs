@@ -64,7 +64,7 @@ impl AddressBook {
         let (address, fixed) = match wish {
             Wish::Static(address) => (address, true),
             Wish::Pooled(address) => (address, false),
-            Wish::Next => (self.another(identity)?, false),
+            Wish::Next => (self.another(identity, unix)?, false),
         };
         if let Some(record) = self.record_of(identity).filter(|held| held.address == address) {
             let record = LeaseRecord { fixed, ..record.clone() };
@@ -136,11 +136,14 @@ impl AddressBook {
         self.planning.contains(identity)
     }
 
-    fn another(&mut self, identity: &str) -> Result<Ipv4Addr, LeaseError> {
+    fn another(&mut self, identity: &str, unix: u64) -> Result<Ipv4Addr, LeaseError> {
         if self.address_of(identity).is_none()
             && let Some(former) = self.former.get(identity)
         {
             return Ok(*former);
+        }
+        if unix < self.none_before {
+            return Err(LeaseError::Unknown { until: self.none_before });
         }
         self.next_free().ok_or_else(|| LeaseError::PoolFull {
             in_use: self.in_use(),

@@ -81,6 +81,10 @@ pub enum Cut {
     Moved,
     /// The authenticator refused the credential at a rekey.
     Refused,
+    /// The account has another address now.
+    Readdressed,
+    /// The password that it logged in with no longer counts.
+    Rotated,
     /// The concentrator stops.
     Stopping,
 }
@@ -96,6 +100,8 @@ impl Cut {
             Self::CertificateRevoked => "certificate_revoked",
             Self::Moved => "address_changed",
             Self::Refused => "refused_at_rekey",
+            Self::Readdressed => "address_changed",
+            Self::Rotated => "password_rotated",
             Self::Stopping => "stopping",
         }
     }

@@ -6,13 +6,14 @@ use std::sync::Mutex;
 
 use tunnelhead::control_api::handle::EventSource;
 use tunnelhead::control_api::types::{
-    CreatedRouter, EventFilter, EventGap, List, ListenerStatus, NewRouter, PoolStatus,
-    ReloadReport, RouterPatch, RouterView, SecretText, Status, StoreStatus, Timestamp, TunStatus,
-    TunnelFilter, TunnelView,
+    CreatedRouter, EventFilter, EventGap, ImportRefused, ImportedRouter, List, ListenerStatus,
+    NewRouter, Page, PoolStatus, ReloadReport, RotateRouter, RouterFilter, RouterPatch,
+    RouterRecord, RouterView, SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelFilter,
+    TunnelView,
 };
 use tunnelhead::control_api::{
-    Answer, ApiError, Audit, ErrorCode, Events, History, Logins, Operations, Routers, Scope,
-    StoreKeeping, Tunnels,
+    Answer, ApiError, Audit, ErrorCode, Events, Expected, History, Logins, Operations, Routers,
+    Rows, Scope, StoreKeeping, Tunnels,
 };
 
 pub(crate) struct Cardboard {
@@ -43,6 +44,11 @@ fn view(new: &NewRouter) -> RouterView {
         connected: false,
         created: Timestamp(1_795_305_600),
         last_seen: None,
+        tenant: new.tenant.clone(),
+        tags: new.tags.clone(),
+        note: new.note.clone(),
+        rotation: None,
+        revision: 1,
     }
 }
 
@@ -150,10 +156,19 @@ impl Routers for Cardboard {
         })
     }
 
-    fn list_routers(&self, _: &Scope) -> Answer<'_, List<RouterView>> {
-        Box::pin(async {
-            Ok(List::complete(0, self.routers.lock().unwrap().values().cloned().collect()))
-        })
+    fn list_routers(
+        &self,
+        _: &Scope,
+        filter: RouterFilter,
+        page: Page,
+    ) -> Answer<'_, List<RouterView>> {
+        let all: Vec<_> = self.routers.lock().unwrap().values().cloned().collect();
+        let fitting = all.into_iter().filter(move |one| {
+            page.is_ahead(&one.name)
+                && filter.fits_account(&one.name, one.tenant.as_deref(), &one.tags, one.disabled)
+        });
+        let list = List::complete(0, fitting.collect());
+        Box::pin(async { Ok(list) })
     }
 
     fn get_router(&self, _: &Scope, name: &str) -> Answer<'_, RouterView> {
@@ -162,19 +177,54 @@ impl Routers for Cardboard {
         Box::pin(async { result })
     }
 
-    fn patch_router(&self, _: &Scope, name: &str, patch: RouterPatch) -> Answer<'_, RouterView> {
+    fn patch_router(
+        &self,
+        _: &Scope,
+        name: &str,
+        expected: Expected,
+        patch: RouterPatch,
+    ) -> Answer<'_, RouterView> {
         let mut routers = self.routers.lock().unwrap();
         let result = match routers.get_mut(name) {
             None => Err(ApiError::router_not_found(name)),
-            Some(router) => {
-                router.disabled = patch.disabled.unwrap_or(router.disabled);
-                Ok(router.clone())
-            }
+            Some(router) => expected.check(router.revision).map(|()| {
+                router.disabled = patch.disabled.apply(None).unwrap_or(router.disabled);
+                router.revision += 1;
+                router.clone()
+            }),
         };
         Box::pin(async { result })
     }
 
-    fn remove_router(&self, _: &Scope, name: &str) -> Answer<'_, ()> {
+    fn readdress_router(&self, _: &Scope, name: &str, _: Expected) -> Answer<'_, RouterView> {
+        self.get_router(&Scope::All, name)
+    }
+
+    fn rotate_router(
+        &self,
+        _: &Scope,
+        name: &str,
+        _: Expected,
+        _: RotateRouter,
+    ) -> Answer<'_, CreatedRouter> {
+        let error = ApiError::router_not_found(name);
+        Box::pin(async { Err(error) })
+    }
+
+    fn export_routers(&self, _: &Scope) -> Answer<'_, Rows<RouterRecord>> {
+        Box::pin(async { Ok(Box::new(std::iter::empty()) as Rows<RouterRecord>) })
+    }
+
+    fn import_routers(
+        &self,
+        _: &Scope,
+        _: Vec<(u64, RouterRecord)>,
+        _: bool,
+    ) -> Answer<'_, Result<Rows<ImportedRouter>, ImportRefused>> {
+        Box::pin(async { Ok(Ok(Box::new(std::iter::empty()) as Rows<ImportedRouter>)) })
+    }
+
+    fn remove_router(&self, _: &Scope, name: &str, _: Expected) -> Answer<'_, ()> {
         let removed = self.routers.lock().unwrap().remove(name);
         let result = removed.map(drop).ok_or_else(|| ApiError::router_not_found(name));
         Box::pin(async { result })

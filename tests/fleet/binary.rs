@@ -64,7 +64,7 @@ impl<'a> Binary<'a> {
     }
 
     pub(crate) fn remove(&self, name: &str) {
-        self.runtime.block_on(self.client.remove_router(name)).expect("a removal");
+        self.runtime.block_on(self.client.remove_router(name, None)).expect("a removal");
     }
 
     /// Where it listens.

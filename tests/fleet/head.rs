@@ -11,7 +11,7 @@ use tunnelhead::config::{Config, Listener};
 use tunnelhead::control_api::types::{
     CreatedRouter, NewRouter, RouterPatch, Status, TunnelFilter, TunnelView,
 };
-use tunnelhead::control_api::{ApiError, Handle, Scope};
+use tunnelhead::control_api::{ApiError, Expected, Handle, Scope};
 use tunnelhead::store::MemoryStore;
 use tunnelhead::testing::fleet::{Host, Member};
 use tunnelhead::testing::profiles::Profile;
@@ -103,9 +103,9 @@ impl Head {
     }
 
     pub(crate) fn disable(&self, name: &str) {
-        let patch = RouterPatch { disabled: Some(true) };
+        let patch = RouterPatch::disabled(true);
         self.runtime
-            .block_on(self.handle.patch_router(&Scope::All, name, patch))
+            .block_on(self.handle.patch_router(&Scope::All, name, Expected::Any, patch))
             .expect("a change");
     }
 

@@ -8,6 +8,7 @@ mod login;
 mod operations;
 mod router;
 mod store;
+mod transfer;
 mod tunnel;
 
 use std::path::Path;

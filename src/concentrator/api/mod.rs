@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, Semaphore, oneshot};
 
 use crate::control_api::types::TunStatus;
 use crate::control_api::{ApiError, ErrorCode, Scope};
@@ -33,6 +33,8 @@ pub(super) struct ApiHandle {
     pub(super) changing: Mutex<()>,
     /// Copies of the store.
     pub(super) keeping: Arc<Keeping>,
+    /// Imports happen one at a time: each may take some memory.
+    pub(super) importing: Semaphore,
 }
 
 /// What doesn't change while the concentrator runs.

@@ -7,6 +7,7 @@ mod logins;
 mod operations;
 mod routers;
 mod store;
+mod transfer;
 mod tunnels;
 
 pub use tunnels::Dialled;
@@ -25,9 +26,10 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::error::{ApiError, ErrorCode};
-use super::types::{EventGap, check_name};
+use super::types::{EventGap, ImportRefused, check_name};
 
 pub use events::{Following, Told};
+pub use transfer::ImportStep;
 
 /// Longest answer that is read: 100,000 routers and more.
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
@@ -66,6 +68,12 @@ pub enum ClientError {
     /// A refusal.
     #[error(transparent)]
     Refused(#[from] ApiError),
+    /// An import was refused; nothing of it was done.
+    #[error("{}", .0.message)]
+    ImportRefused(Box<ImportRefused>),
+    /// What is sent cannot be read here, or what comes cannot be written.
+    #[error("{0}")]
+    Local(io::Error),
 }
 
 /// Speaks to one control socket; every call is a connection of its own.
@@ -78,6 +86,10 @@ impl Client {
     /// A client; nothing is opened yet.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned() }
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Sends a request and reads a document.
@@ -98,7 +110,18 @@ impl Client {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<Bytes, ClientError> {
-        let exchange = self.exchange(method, path, body);
+        self.send_if(method, path, None, body).await
+    }
+
+    /// Sends a request that is meant for one revision; the body of a good answer.
+    async fn send_if(
+        &self,
+        method: Method,
+        path: &str,
+        revision: Option<u64>,
+        body: Option<&impl Serialize>,
+    ) -> Result<Bytes, ClientError> {
+        let exchange = self.exchange(method, path, revision, body);
         match tokio::time::timeout(PATIENCE, exchange).await {
             Ok(result) => result,
             Err(_) => Err(self.broken(&"it took too long")),
@@ -113,6 +136,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
+        revision: Option<u64>,
         body: Option<&impl Serialize>,
     ) -> Result<Bytes, ClientError> {
         let stream = self.connect().await?;
@@ -127,6 +151,9 @@ impl Client {
             Request::builder().method(method).uri(path).header(header::HOST, "localhost");
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(revision) = revision {
+            request = request.header(header::IF_MATCH, format!("\"{revision}\""));
         }
         let request = request.body(Full::new(Bytes::from(content))).map_err(|e| self.broken(&e))?;
         let response = sender.send_request(request).await.map_err(|e| self.broken(&e))?;
@@ -200,4 +227,17 @@ fn with_query(path: &str, query: &impl Serialize) -> Result<String, ClientError>
 fn path(collection: &str, name: &str) -> Result<String, ClientError> {
     check_name(name)?;
     Ok(format!("/v1/{collection}/{name}"))
+}
+
+/// A value of a parameter after "?", with everything encoded that could be something else.
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
 }

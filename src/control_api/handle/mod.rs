@@ -19,7 +19,7 @@ pub use events::{EventSource, Events, NextEvent};
 pub use history::History;
 pub use logins::Logins;
 pub use operations::Operations;
-pub use routers::Routers;
+pub use routers::{Expected, Routers, Rows};
 pub use store::StoreKeeping;
 pub use tunnels::{Connection, Dialled, Traffic, Tunnels};
 

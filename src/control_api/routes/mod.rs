@@ -16,6 +16,7 @@ mod record;
 mod rights;
 mod routers;
 mod store;
+mod transfer;
 mod tunnels;
 
 use std::sync::Arc;
@@ -57,6 +58,7 @@ fn documented() -> OpenApiRouter<Shared> {
         .merge(routers::routes())
         .merge(history::routes())
         .merge(store::routes())
+        .merge(transfer::routes())
         .merge(tunnels::routes())
         .merge(dial::routes())
         .merge(bans::routes())

@@ -10,6 +10,7 @@ mod page;
 mod router;
 mod status;
 mod store;
+mod transfer;
 mod tunnel;
 
 use std::fmt;
@@ -30,12 +31,17 @@ pub use login::{
     SharedProperty,
 };
 pub use page::{MAX_PAGE, Page, PageQuery, name_matches};
-pub use router::{CreatedRouter, Login, NewRouter, RouterPatch, RouterView};
+pub(crate) use router::check_pair;
+pub use router::{
+    CreatedRouter, Login, NewRouter, RotateRouter, RotationView, RouterFilter, RouterPatch,
+    RouterView,
+};
 pub use status::{
     CertificateStatus, CrlStatus, Degraded, ListenerStatus, PoolStatus, ReloadReport, ShardStatus,
     Status, StoreStatus, TunStatus,
 };
 pub use store::{BackupView, NewBackup, SNAPSHOT_PREFIX, StoreCheck};
+pub use transfer::{ImportRefused, ImportedRouter, LineError, MAX_LINE_ERRORS, RouterRecord};
 pub use tunnel::{
     BanView, DialQuery, DialTo, DisconnectQuery, MAX_BAN_SECONDS, NewBan, TunnelFilter,
     TunnelQuery, TunnelView, check_ban,
@@ -49,6 +55,12 @@ pub const MAX_USERNAME_BYTES: usize = 128;
 pub const MAX_PASSWORD_BYTES: usize = 1000;
 /// Longest common name in an X.509 subject. Source: RFC 5280 `ub-common-name`.
 pub const MAX_COMMON_NAME_BYTES: usize = 64;
+/// Longest tag of a router, in bytes.
+pub const MAX_TAG_BYTES: usize = 63;
+/// Most tags of one router.
+pub const MAX_TAGS: usize = 32;
+/// Longest note of a router, in bytes.
+pub const MAX_NOTE_BYTES: usize = 1000;
 
 /// Ciphers as the command line and the API spell them; input may have any case.
 pub const CIPHERS: [&str; 6] =
@@ -114,6 +126,62 @@ impl Drop for SecretText {
     }
 }
 
+/// One field of a patch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Patch<T> {
+    /// Absent: it stays as it is.
+    #[default]
+    Keep,
+    /// Null: it is cleared.
+    Clear,
+    /// It becomes this.
+    Set(T),
+}
+
+impl<T> Patch<T> {
+    /// True if the field stays as it is.
+    pub fn is_keep(&self) -> bool {
+        matches!(self, Self::Keep)
+    }
+
+    /// Changes what is set.
+    ///
+    /// # Errors
+    /// What `change` says.
+    pub fn try_map<U, E>(self, change: impl FnOnce(T) -> Result<U, E>) -> Result<Patch<U>, E> {
+        Ok(match self {
+            Self::Keep => Patch::Keep,
+            Self::Clear => Patch::Clear,
+            Self::Set(value) => Patch::Set(change(value)?),
+        })
+    }
+
+    /// What the field becomes if it was `old`.
+    pub fn apply(self, old: Option<T>) -> Option<T> {
+        match self {
+            Self::Keep => old,
+            Self::Clear => None,
+            Self::Set(new) => Some(new),
+        }
+    }
+}
+
+impl<T: Serialize> Serialize for Patch<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            // Left out with `skip_serializing_if`.
+            Self::Keep | Self::Clear => serializer.serialize_none(),
+            Self::Set(value) => serializer.serialize_some(value),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Patch<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(deserializer)?.map_or(Self::Clear, Self::Set))
+    }
+}
+
 /// A list over HTTP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "control-api", derive(utoipa::ToSchema))]
@@ -138,11 +206,7 @@ impl<T> List<T> {
 /// # Errors
 /// [`ErrorCode::Invalid`](super::ErrorCode::Invalid) for the field `name`.
 pub fn check_name(name: &str) -> Result<(), ApiError> {
-    let head = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let good = name.len() <= MAX_NAME_BYTES
-        && name.bytes().next().is_some_and(head)
-        && name.bytes().all(|byte| head(byte) || matches!(byte, b'.' | b'_' | b'-'));
-    if good {
+    if is_name(name) {
         return Ok(());
     }
     Err(ApiError::invalid(
@@ -150,6 +214,14 @@ pub fn check_name(name: &str) -> Result<(), ApiError> {
         "a router name has 1 to 63 characters of a-z, 0-9, \".\", \"_\" and \"-\" and starts with \
          a letter or a digit",
     ))
+}
+
+/// True for `[a-z0-9][a-z0-9._-]{0,62}`.
+pub(crate) fn is_name(name: &str) -> bool {
+    let head = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    name.len() <= MAX_NAME_BYTES
+        && name.bytes().next().is_some_and(head)
+        && name.bytes().all(|byte| head(byte) || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 pub(crate) fn check_text(field: &str, text: &str, max_bytes: usize) -> Result<(), ApiError> {

@@ -84,6 +84,11 @@ pub fn name_matches(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::ops::Bound;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -140,6 +145,52 @@ mod tests {
             ("", "", true),
         ] {
             assert_eq!(name_matches(pattern, name), matches, "{pattern} {name}");
+        }
+    }
+
+    fn after<'a>(names: &'a BTreeSet<String>, page: &Page) -> impl Iterator<Item = &'a String> {
+        let from = page.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        names.range::<str, _>((from, Bound::Unbounded)).take(page.limit + 1)
+    }
+
+    proptest! {
+        /// Names come and go between the pages: what is there all the time is seen exactly once,
+        /// and nothing is seen twice.
+        #[test]
+        fn pages_neither_skip_nor_repeat_while_others_come_and_go(
+            start in prop::collection::btree_set("[a-d][a-d0-9.-]{0,3}", 0..60),
+            limit in 1..9_u32,
+            changes in prop::collection::vec(
+                prop::collection::vec(("[a-d][a-d0-9.-]{0,3}", any::<bool>()), 0..6), 0..80),
+        ) {
+            let mut names = start;
+            let mut always = names.clone();
+            let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+            let mut page = Page::new(Some(limit), None).unwrap();
+            let mut changes = changes.into_iter();
+            loop {
+                let ahead: Vec<String> = after(&names, &page).cloned().collect();
+                prop_assert!(ahead.iter().all(|name| page.is_ahead(name)));
+                let list = page.cut(0, ahead, String::as_str);
+                prop_assert!(list.items.is_sorted());
+                for name in list.items {
+                    *seen.entry(name).or_default() += 1;
+                }
+                let Some(next) = list.next else { break };
+                page = Page::new(Some(limit), Some(next)).unwrap();
+                for (name, insert) in changes.next().unwrap_or_default() {
+                    if insert {
+                        names.insert(name);
+                    } else {
+                        names.remove(&name);
+                        always.remove(&name);
+                    }
+                }
+            }
+            for name in &always {
+                prop_assert_eq!(seen.get(name), Some(&1), "{}", name);
+            }
+            prop_assert!(seen.values().all(|times| *times == 1));
         }
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::concentrator::{Concentrator, TunSource, TunnelEvent};
 use crate::config::Config;
-use crate::control_api::types::NewRouter;
+use crate::control_api::Expected;
+use crate::control_api::types::{NewRouter, Page, RouterFilter};
 use crate::identity::Account;
 #[cfg(feature = "store-sqlite")]
 use crate::store::SqliteStore;
@@ -72,7 +73,7 @@ async fn events_of_other_tenants_never_appear() {
         changed(&head, name);
     }
     head.core.tell(TunnelEvent::Reloaded);
-    handle.remove_router(&Scope::All, "b").await.unwrap();
+    handle.remove_router(&Scope::All, "b", Expected::Any).await.unwrap();
     changed(&head, "a");
     let filter = |router: Option<&str>, tag: Option<&str>, tenant: Option<&str>| EventFilter {
         kinds: Vec::new(),
@@ -135,7 +136,12 @@ async fn ids_rise_over_a_restart_and_the_gap_is_told() {
     add(&head, "a", "acme", "x").await;
     let kinds = [stream.recv().await.unwrap(), stream.recv().await.unwrap()];
     assert_eq!(kinds.each_ref().map(|event| event.what.kind()), ["router.added", "address.given"]);
-    let listed = head.handle().list_routers(&Scope::All).await.unwrap().event_id;
+    let listed = head
+        .handle()
+        .list_routers(&Scope::All, RouterFilter::default(), Page::ALL)
+        .await
+        .unwrap()
+        .event_id;
     head.shutdown().await;
     let end = tokio::time::timeout(PATIENCE, async {
         loop {
