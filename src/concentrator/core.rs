@@ -314,6 +314,12 @@ impl Core {
         }
     }
 
+    /// Tells that a router has changed its tenant, after that can be seen.
+    pub(super) fn tell_moved(&self, router: &Arc<str>, from: Option<Arc<str>>) {
+        let to = self.accounts.read().get(router).and_then(|account| account.tenant.clone());
+        self.events.moved(Moment(clock::unix_millis()), router, from, to);
+    }
+
     /// Whose router an event is about.
     fn tenant_of_event(&self, event: &TunnelEvent) -> Option<Arc<str>> {
         if let TunnelEvent::RouterRemoved { tenant, .. } = event {

@@ -129,6 +129,24 @@ impl EventHub {
         self.changed.send_replace(());
     }
 
+    /// A router is another tenant's from now on: its former one is told that it is gone, the new
+    /// one that it is there, and whoever sees both of them both. Its tunnel stays.
+    pub(super) fn moved(
+        &self,
+        at: Moment,
+        router: &Arc<str>,
+        from: Option<Arc<str>>,
+        to: Option<Arc<str>>,
+    ) {
+        let mut inner = self.lock();
+        let removed =
+            TunnelEvent::RouterRemoved { router: Arc::clone(router), tenant: from.clone() };
+        inner.add(at, from, removed);
+        inner.add(at, to, TunnelEvent::RouterAdded { router: Arc::clone(router) });
+        drop(inner);
+        self.changed.send_replace(());
+    }
+
     /// True if the last that was told of the router's tunnel is that it is up.
     pub(super) fn is_up(&self, router: &str) -> bool {
         self.lock().up.contains_key(router)
@@ -187,19 +205,26 @@ impl EventHub {
 
 impl Inner {
     fn push(&mut self, at: Moment, tenant: Option<Arc<str>>, what: TunnelEvent) {
-        let router = what.router().cloned();
-        let removed = matches!(what, TunnelEvent::RouterRemoved { .. });
-        let added = matches!(what, TunnelEvent::RouterAdded { .. });
-        if let Some(router) = router.as_deref().filter(|_| added) {
-            self.log.restore(router);
+        match &what {
+            TunnelEvent::RouterAdded { router } => {
+                self.log.restore(router);
+                self.add(at, tenant, what);
+            }
+            TunnelEvent::RouterRemoved { router, .. } => {
+                let router = Arc::clone(router);
+                self.add(at, tenant, what);
+                self.log.retire(&router);
+            }
+            _ => self.add(at, tenant, what),
         }
+    }
+
+    fn add(&mut self, at: Moment, tenant: Option<Arc<str>>, what: TunnelEvent) {
+        let router = what.router().cloned();
         let id = self.log.last_id() + 1;
         self.ids.about_to_use(id);
         let told = self.log.push(router.as_ref(), Arc::new(Event { id, at, tenant, what }));
         debug_assert_eq!(told, id, "ids rise by one");
-        if let Some(router) = router.as_deref().filter(|_| removed) {
-            self.log.retire(router);
-        }
     }
 }
 

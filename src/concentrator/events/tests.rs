@@ -153,6 +153,20 @@ fn a_storm_of_one_router_leaves_the_last_four_of_each_other() {
     }
 }
 
+#[test]
+fn a_router_that_changes_its_tenant_is_gone_for_one_and_new_for_the_other() {
+    let hub = hub(16);
+    let follow = |tenant: Option<&str>| {
+        let filter = EventFilter { tenant: tenant.map(str::to_owned), ..EventFilter::default() };
+        EventStream::new(&hub, None).only(filter)
+    };
+    let (mut old, mut new, mut all) = (follow(Some("old")), follow(Some("new")), follow(None));
+    hub.moved(AT, &name(1), Some("old".into()), Some("new".into()));
+    assert_eq!(kinds(&mut old), ["router.removed"]);
+    assert_eq!(kinds(&mut new), ["router.added"]);
+    assert_eq!(kinds(&mut all), ["router.removed", "router.added"]);
+}
+
 #[tokio::test]
 async fn a_listener_waits_is_woken_and_hears_of_the_end() {
     let hub = hub(16);
