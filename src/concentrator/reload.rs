@@ -105,6 +105,7 @@ impl Reloader {
         }
         if applied.contains(&"tls.certificates") {
             core.greeting.certificates.fetch_add(1, Ordering::Relaxed);
+            core.recorder().certificates_changed(clock::unix_millis());
         }
         let warnings = config.warnings(&local);
         let degraded = plan.degraded.clone();

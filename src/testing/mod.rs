@@ -3,6 +3,7 @@
 pub mod fleet;
 pub mod fuzz;
 pub mod profiles;
+pub mod replay;
 mod skip;
 pub mod world;
 

@@ -1,6 +1,6 @@
 //! A concentrator in this process, with a memory device and the host behind it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use tokio::runtime::Runtime;
 use tunnelhead::concentrator::{Authenticator, Concentrator, TunSource};
 use tunnelhead::config::{Config, Listener};
 use tunnelhead::control_api::types::{
-    CreatedRouter, NewRouter, RouterPatch, Status, TunnelFilter, TunnelView,
+    CreatedRouter, IncidentView, LoginAttempt, LoginFilter, LoginReport, NewRouter, RouterPatch,
+    Status, TunnelFilter, TunnelView,
 };
 use tunnelhead::control_api::{ApiError, Expected, Handle, Scope};
 use tunnelhead::store::MemoryStore;
@@ -113,6 +114,35 @@ impl Head {
         self.runtime
             .block_on(self.handle.disconnect(&Scope::All, name, None))
             .expect("a disconnect");
+    }
+
+    /// The newest login attempt from this address that has ended in this way (`failed`, `up`).
+    pub(crate) fn attempt_from(&self, source: IpAddr, outcome: &str) -> LoginAttempt {
+        eventually("login attempt", SOON, || {
+            let filter = LoginFilter {
+                source: Some(source),
+                outcome: Some(outcome.to_owned()),
+                ..LoginFilter::default()
+            };
+            let listed = self.handle.list_logins(&Scope::All, filter, 1, None);
+            self.runtime.block_on(listed).expect("the attempts").items.pop()
+        })
+    }
+
+    /// Why this router can, or can't, log in.
+    pub(crate) fn why(&self, name: &str) -> Result<LoginReport, ApiError> {
+        self.runtime.block_on(self.handle.why(&Scope::All, name))
+    }
+
+    /// What crossed the wire in its last login.
+    pub(crate) fn capture(&self, name: &str) -> Result<String, ApiError> {
+        self.runtime.block_on(self.handle.capture(&Scope::All, name))
+    }
+
+    /// What troubled the fleet in the last quarter of an hour.
+    pub(crate) fn incidents(&self) -> Vec<IncidentView> {
+        let since = Duration::from_secs(900);
+        self.runtime.block_on(self.handle.incidents(&Scope::All, since)).expect("incidents").items
     }
 
     pub(crate) fn status(&self) -> Status {

@@ -25,3 +25,4 @@ mod noise;
 mod routeros;
 #[path = "../support/mod.rs"]
 mod support;
+mod why;

@@ -62,12 +62,10 @@ impl Authority {
         self.identity(name, &self.client_key, Purpose::Client)
     }
 
-    /// A client certificate that is valid from and to these moments (`YYYYMMDDhhmmssZ`), with an
-    /// RSA key of so many bits.
-    #[allow(dead_code, reason = "not every test needs certificates that are refused")]
-    pub(crate) fn client_with(&self, name: &str, from: &str, to: &str, bits: u32) -> Identity {
-        let key = Rsa::generate(bits).and_then(PKey::from_rsa).expect("an RSA key");
-        let certificate = issue_dated(name, &key, Some(self), Purpose::Client, from, to);
+    /// A client certificate that is valid from and to these moments (`YYYYMMDDhhmmssZ`).
+    pub(crate) fn client_with(&self, name: &str, from: &str, to: &str) -> Identity {
+        let key = &self.client_key;
+        let certificate = issue_dated(name, key, Some(self), Purpose::Client, from, to);
         Identity {
             certificate: text(certificate.to_pem()),
             key: text(key.private_key_to_pem_pkcs8()),

@@ -83,7 +83,7 @@ impl TlsFault {
 
 /// Parts of the sentences of `tls::openssl`, the first that fits; the tests of the whole process
 /// hold the two together. Certificate words are those of OpenSSL's `X509_verify_cert_error_string`.
-const SENTENCES: [(&str, TlsFault); 24] = [
+const SENTENCES: [(&str, TlsFault); 25] = [
     ("offers no TLS version", TlsFault::OldVersion),
     ("offers no TLS cipher suite", TlsFault::NoSharedSuite),
     ("does not know the CA of our certificate", TlsFault::NotTrusted),
@@ -102,6 +102,7 @@ const SENTENCES: [(&str, TlsFault); 24] = [
     ("refused: EE certificate key too weak", TlsFault::CertificateKey),
     ("refused: CA certificate key too weak", TlsFault::CertificateKey),
     ("key of the certificate chain is not allowed", TlsFault::CertificateKey),
+    ("is revoked", TlsFault::CertificateRevoked),
     ("certificate was refused", TlsFault::CertificateRefused),
     ("alert protocol version", TlsFault::OldVersion),
     ("alert unsupported certificate", TlsFault::NotAccepted),
@@ -109,3 +110,48 @@ const SENTENCES: [(&str, TlsFault); 24] = [
     ("is not TLS", TlsFault::NotTls),
     ("alert", TlsFault::Alert),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_engine_are_understood() {
+        for (sentence, fault) in [
+            (
+                "the client certificate was refused: a key of the certificate chain is not \
+                 allowed: an RSA key of 1024 bits",
+                TlsFault::CertificateKey,
+            ),
+            (
+                "the peer's certificate was refused: EE certificate key too weak",
+                TlsFault::CertificateKey,
+            ),
+            (
+                "the peer's certificate was refused: certificate revoked",
+                TlsFault::CertificateRevoked,
+            ),
+            (
+                "the client certificate was refused: serial 17 is revoked",
+                TlsFault::CertificateRevoked,
+            ),
+            (
+                "the client certificate was refused: the certificate has no common name",
+                TlsFault::CertificateRefused,
+            ),
+            ("the TLS handshake failed: ssl/tls alert handshake failure", TlsFault::Alert),
+            ("what the peer sent is not TLS", TlsFault::NotTls),
+            ("the library gave no reason", TlsFault::Other),
+        ] {
+            assert_eq!(TlsFault::from_sentence(sentence), fault, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn alerts_that_say_nothing_are_no_fault() {
+        assert_eq!(TlsFault::from_alert(0), None);
+        assert_eq!(TlsFault::from_alert(90), None);
+        assert_eq!(TlsFault::from_alert(48), Some(TlsFault::NotTrusted));
+        assert_eq!(TlsFault::from_alert(40), Some(TlsFault::Alert));
+    }
+}
