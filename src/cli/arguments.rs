@@ -111,6 +111,9 @@ pub(super) enum Command {
     Logins(login::Logins),
     /// What crossed the wire in a router's last login, without secrets
     Capture(login::Capture),
+    /// Look at everything that could keep it from working: one line each, ok or what to do; exit
+    /// code 0 only if nothing needs doing
+    Doctor,
     /// Read configuration, certificates and revocation lists again; no tunnel is dropped
     Reload,
     /// How the concentrator is; exit code 0 only when the TUN device and all listeners are up
@@ -329,6 +332,7 @@ mod tests {
             "tunnelhead logins --outcome failed --source 192.0.2.1 --unknown --limit 5",
             "tunnelhead capture a -o f",
             "tunnelhead reload",
+            "tunnelhead doctor",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}\n{error}"));
         }

@@ -93,6 +93,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         Command::Why(command) => remote(socket).why(command).await,
         Command::Logins(command) => remote(socket).logins(command).await,
         Command::Capture(command) => remote(socket).capture(command).await,
+        Command::Doctor => remote(socket).doctor().await,
         Command::Reload => remote(socket).reload().await,
         Command::Status => remote(socket).status().await,
     }

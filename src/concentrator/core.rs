@@ -39,6 +39,8 @@ use super::settings::Settings;
 pub(super) struct Core {
     /// What counts now.
     pub(super) settings: Settings,
+    /// The user name of the logins that `doctor` makes; nobody else knows it, and it never gets in.
+    pub(super) probe_username: String,
     pub(super) accounts: Arc<Accounts>,
     pub(super) judge: Arc<dyn Judge>,
     /// What came of questions to an authenticator from outside; `None` without one.
@@ -347,6 +349,11 @@ pub(super) struct Services(pub(super) Arc<Core>);
 
 impl GreeterServices for Services {
     fn authenticate(&self, asker: Asker, request: Box<AuthRequest>) {
+        if request.username == self.0.probe_username.as_bytes() {
+            let refused = Verdict::Deny(DenyReason::UnknownUser);
+            let message = GreeterMessage::Verdict(asker.client, asker.ticket, refused);
+            return self.0.tell_greeter(asker.greeter, message);
+        }
         let core = Arc::clone(&self.0);
         let banned = core.is_banned_username(&request.username);
         let answer = Answer::new(move |verdict, claims| {
@@ -460,6 +467,9 @@ impl GreeterServices for Services {
     }
 
     fn login_failed(&self, end: LoginEnd) {
+        if end.username.as_deref() == Some(self.0.probe_username.as_bytes()) {
+            return;
+        }
         self.0.note_failed(end.record, end.trace);
         let Some(username) = end.username else {
             tracing::trace!(client = end.client.0, reason = end.reason, "closed before a login");

@@ -210,6 +210,11 @@ impl Places {
         self.open.iter().find(|one| one.configured.legacy).map(|one| one.address)
     }
 
+    /// Where each listens, and how it was configured.
+    pub(super) fn configured(&self) -> Vec<(SocketAddr, config::Listener)> {
+        self.open.iter().map(|one| (one.address, one.configured.clone())).collect()
+    }
+
     /// For the status, each with the counter of its connections.
     pub(super) fn status(&self) -> Vec<(ListenerStatus, Arc<AtomicU64>)> {
         let status = |one: &Place| ListenerStatus {

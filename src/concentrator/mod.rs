@@ -26,6 +26,7 @@ mod authenticator;
 mod bans;
 mod core;
 mod dial;
+mod doctor;
 mod events;
 mod flights;
 mod handles;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control_api::types::{CertificateStatus, CrlStatus, Degraded, ListenerStatus};
 use crate::tls::Revocations;
 
@@ -26,6 +26,8 @@ pub(super) struct Current {
     pub(super) provisioning: Provisioning,
     /// A listener for old TLS, if there is one.
     pub(super) legacy_listener: Option<SocketAddr>,
+    /// Where each listens, and how it was configured.
+    pub(super) places: Vec<(SocketAddr, config::Listener)>,
     listeners: Vec<(ListenerStatus, Arc<AtomicU64>)>,
     /// What is wanting as long as the configuration is this one.
     degraded: Vec<Degraded>,
@@ -64,6 +66,7 @@ impl Current {
                 material.server_name.clone(),
             ),
             legacy_listener: places.legacy(),
+            places: places.configured(),
             listeners: places.status(),
             degraded,
             config,

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tunnelhead_crypto::SystemRandom;
+use tunnelhead_crypto::{SecureRandom as _, SystemRandom};
 
 use crate::audit::AuditKey;
 use crate::config::{self, Config, ConfigError};
@@ -225,6 +225,7 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
     let listeners = places.listeners(&config);
     let current = Current::new(config.clone(), &material, &places, of_listeners);
     let core = Arc::new(Core {
+        probe_username: probe_username()?,
         settings: Settings::new(current, std::mem::take(&mut degraded)),
         judge,
         outside,
@@ -300,6 +301,7 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
         changing: tokio::sync::Mutex::new(()),
         keeping,
         importing: tokio::sync::Semaphore::new(1),
+        examining: tokio::sync::Mutex::new(()),
     });
     watch::start(&mut housekeeping, &api, alive_at);
     housekeeping.every("rotations", ROTATIONS_EVERY, {
@@ -501,6 +503,14 @@ fn raise_descriptor_limit(config: &Config, degraded: &mut Vec<Degraded>) {
             ),
         });
     }
+}
+
+/// 128 random bits that nobody else has.
+fn probe_username() -> Result<String, StartError> {
+    let mut bits = [0; 16];
+    let drawn = SystemRandom.fill(&mut bits);
+    drawn.map_err(|_| StartError::Internal("the operating system gives no randomness"))?;
+    Ok(format!("doctor-{:032x}", u128::from_be_bytes(bits)))
 }
 
 /// Who may connect.

@@ -4,9 +4,11 @@
 pub mod cred;
 pub mod epoll;
 pub mod eventfd;
+pub mod machine;
 pub mod mailbox;
 pub mod names;
 pub mod netns;
+pub mod nftables;
 pub mod rlimit;
 pub mod sched;
 pub mod socket;

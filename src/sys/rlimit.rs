@@ -28,6 +28,14 @@ pub fn raise_nofile(want: u64) -> io::Result<u64> {
     Ok(read()?.rlim_cur)
 }
 
+/// The number of descriptors this process may open.
+///
+/// # Errors
+/// The limit can't be read.
+pub fn nofile() -> io::Result<u64> {
+    Ok(read()?.rlim_cur)
+}
+
 /// Keeps this process's memory, which is full of keys, out of core dumps and away from debuggers of
 /// the same user. Source: prctl(2) PR_SET_DUMPABLE.
 ///

@@ -168,7 +168,11 @@ pub struct CertificateFacts {
 /// Reads the facts of the first certificate of a PEM text; `None` if there is none.
 #[must_use]
 pub fn describe(pem: &[u8]) -> Option<CertificateFacts> {
-    let certificate = X509::from_pem(pem).ok()?;
+    facts_of(&*X509::from_pem(pem).ok()?)
+}
+
+/// Reads the facts of a certificate; `None` if it can't be read.
+pub(crate) fn facts_of(certificate: &X509Ref) -> Option<CertificateFacts> {
     let subject = certificate
         .subject_name()
         .entries_by_nid(Nid::COMMONNAME)

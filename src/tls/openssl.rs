@@ -10,7 +10,7 @@ use tunnelhead_crypto::{EXPORTER_DATA_KEYS, EXPORTER_DYNAMIC_TLS_CRYPT, KeyBlock
 use zeroize::Zeroizing;
 
 use crate::proto::session::{CertificateId, ClientCertificate, TlsFacts, TlsOp};
-use crate::tls::certificate::{self, CertificateRefusal};
+use crate::tls::certificate::{self, CertificateFacts, CertificateRefusal};
 use crate::tls::context::{self, ClientTlsConfig, ServerTlsConfig};
 use crate::tls::engine::{EngineAnswer, TlsContext, TlsEngine, TlsError, reasons};
 use crate::tls::revocation::id_of;
@@ -72,6 +72,14 @@ impl TlsContext for OpensslContext {
 impl std::fmt::Debug for OpensslContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("OpensslContext").field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+impl OpensslEngine {
+    /// The certificate that the peer has shown, verified or not.
+    pub fn peer_certificate(&self) -> Option<CertificateFacts> {
+        let certificate = self.stream.as_ref()?.ssl().peer_certificate()?;
+        certificate::facts_of(&certificate)
     }
 }
 

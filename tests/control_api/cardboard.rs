@@ -6,10 +6,10 @@ use std::sync::Mutex;
 
 use tunnelhead::control_api::handle::EventSource;
 use tunnelhead::control_api::types::{
-    CreatedRouter, EventFilter, EventGap, ImportRefused, ImportedRouter, List, ListenerStatus,
-    NewRouter, Page, PoolStatus, ReloadReport, RotateRouter, RouterFilter, RouterPatch,
-    RouterRecord, RouterView, SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelFilter,
-    TunnelView,
+    CreatedRouter, EventFilter, EventGap, Finding, ImportRefused, ImportedRouter, List,
+    ListenerStatus, NewRouter, Page, PoolStatus, ReloadReport, RotateRouter, RouterFilter,
+    RouterPatch, RouterRecord, RouterView, SecretText, Status, StoreStatus, Timestamp, TunStatus,
+    TunnelFilter, TunnelView,
 };
 use tunnelhead::control_api::{
     Answer, ApiError, Audit, ErrorCode, Events, Expected, History, Logins, Operations, Routers,
@@ -132,6 +132,15 @@ impl Operations for Cardboard {
                 tunnels_cut: 1,
                 warnings: Vec::new(),
             })
+        })
+    }
+
+    fn doctor(&self) -> Answer<'_, Vec<Finding>> {
+        Box::pin(async {
+            Ok(vec![
+                Finding::ok("clock", "right"),
+                Finding::warn("backlog", "it is short", "make it longer"),
+            ])
         })
     }
 }

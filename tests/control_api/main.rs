@@ -15,6 +15,7 @@ mod events;
 mod live;
 mod openapi;
 mod quickstart;
+mod reload;
 mod schemathesis;
 #[path = "../support/mod.rs"]
 mod support;

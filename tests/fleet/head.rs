@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use tunnelhead::concentrator::{Authenticator, Concentrator, TunSource};
+use tunnelhead::concentrator::{Authenticator, Builder, Concentrator, TunSource};
 use tunnelhead::config::{Config, Listener};
 use tunnelhead::control_api::types::{
-    CreatedRouter, IncidentView, LoginAttempt, LoginFilter, LoginReport, NewRouter, RouterPatch,
-    Status, TunnelFilter, TunnelView,
+    CreatedRouter, IncidentView, LoginAttempt, LoginFilter, LoginReport, NewRouter, ReloadReport,
+    RouterPatch, Status, TunnelFilter, TunnelView,
 };
 use tunnelhead::control_api::{ApiError, Expected, Handle, Scope};
 use tunnelhead::store::MemoryStore;
@@ -59,17 +59,30 @@ impl Head {
         };
         config.public_host = Some("127.0.0.1".to_owned());
         change(&mut config);
+        let mut builder = Concentrator::builder();
+        if let Some(authenticator) = authenticator {
+            builder = builder.authenticator(authenticator);
+        }
+        Self::start_as(builder, config, folder)
+    }
+
+    /// A concentrator that reads "config.toml" in this folder, now and at each reload.
+    pub(crate) fn start_from_file(folder: TempDir) -> Self {
+        let file = folder.path().join("config.toml");
+        let load = move || Config::load(&file, &[]);
+        let config = load().expect("a configuration");
+        Self::start_as(Concentrator::builder().reload_from(load), config, folder)
+    }
+
+    fn start_as(builder: Builder, config: Config, folder: TempDir) -> Self {
         let (queues, device) = memory::pair(SHARDS).expect("a memory device");
         let host = Host::start(device, config.management_address).expect("a host");
         let queues = queues.into_iter().map(|queue| Box::new(queue) as Box<dyn Queue>).collect();
         let runtime = Runtime::new().expect("a runtime");
-        let mut builder = Concentrator::builder()
+        let builder = builder
             .config(config)
             .store(Arc::new(MemoryStore::new()))
             .tun(TunSource::Queues(queues));
-        if let Some(authenticator) = authenticator {
-            builder = builder.authenticator(authenticator);
-        }
         let concentrator = runtime.block_on(builder.start()).expect("a concentrator");
         let handle = concentrator.handle();
         Self { runtime, concentrator: Some(concentrator), handle, host, folder }
@@ -147,6 +160,11 @@ impl Head {
 
     pub(crate) fn status(&self) -> Status {
         self.runtime.block_on(self.handle.status()).expect("the status")
+    }
+
+    /// Reads the configuration again.
+    pub(crate) fn reload(&self) -> Result<ReloadReport, ApiError> {
+        self.runtime.block_on(self.handle.reload())
     }
 
     /// One counter of the status; 0 if it has not been counted yet.

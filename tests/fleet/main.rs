@@ -22,6 +22,7 @@ mod hostile;
 mod lab;
 mod logins;
 mod noise;
+mod reload;
 mod routeros;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,6 +1,6 @@
 //! Certificates for tests, made with the `openssl` crate and not with the product's own code.
 
-use openssl::asn1::Asn1Time;
+use openssl::asn1::{Asn1Object, Asn1OctetString, Asn1Time};
 use openssl::bn::{BigNum, MsbOption};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
@@ -8,7 +8,9 @@ use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::x509::extension::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
-use openssl::x509::{X509, X509Builder, X509NameBuilder};
+use openssl::x509::{
+    X509, X509Builder, X509CrlBuilder, X509Extension, X509NameBuilder, X509RevokedBuilder,
+};
 
 /// A certificate with its key, both as PEM.
 #[derive(Clone)]
@@ -70,6 +72,34 @@ impl Authority {
             certificate: text(certificate.to_pem()),
             key: text(key.private_key_to_pem_pkcs8()),
         }
+    }
+
+    /// A revocation list that names these, made `age` days ago.
+    pub(crate) fn crl(&self, revoked: &[&Identity], age: u32) -> String {
+        let build = || {
+            let mut builder = X509CrlBuilder::new()?;
+            builder.set_issuer_name(self.certificate.subject_name())?;
+            let made = 1_795_305_600 - i64::from(age) * 86_400;
+            builder.set_last_update(Asn1Time::from_unix(made)?.as_ref())?;
+            builder.set_next_update(Asn1Time::from_str("20491231235959Z")?.as_ref())?;
+            for identity in revoked {
+                let certificate = X509::from_pem(identity.certificate.as_bytes())?;
+                let mut entry = X509RevokedBuilder::new()?;
+                entry.set_serial_number(certificate.serial_number())?;
+                entry.set_revocation_date(Asn1Time::from_unix(made)?.as_ref())?;
+                builder.add_revoked(entry.build())?;
+            }
+            for (oid, content) in
+                [("2.5.29.35", &[0x30, 3, 0x80, 1, 1][..]), ("2.5.29.20", &[2, 1, 7])]
+            {
+                let object = Asn1Object::from_str(oid)?;
+                let content = Asn1OctetString::new_from_bytes(content)?;
+                builder.append_extension(X509Extension::new_from_der(&object, false, &content)?)?;
+            }
+            builder.sign(&self.key, MessageDigest::sha256())?;
+            builder.build()?.to_pem()
+        };
+        text(build())
     }
 
     fn identity(&self, name: &str, key: &PKey<Private>, purpose: Purpose) -> Identity {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::Remote;
 use crate::cli::output::{duration, facts, plain, print, print_json};
 use crate::cli::{Failure, Outcome};
-use crate::control_api::types::{ReloadReport, Status};
+use crate::control_api::types::{Finding, FindingState, ReloadReport, Status};
 
 impl Remote {
     pub(in crate::cli) async fn status(&self) -> Outcome {
@@ -28,6 +28,30 @@ impl Remote {
         self.done(&report, &reloaded(&report))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+impl Remote {
+    /// Exit code 0 only if nothing needs doing.
+    pub(in crate::cli) async fn doctor(&self) -> Outcome {
+        let findings = self.client.doctor().await?.items;
+        if self.json {
+            print_json(&findings)?;
+        } else {
+            print(&findings.iter().map(finding).collect::<String>())?;
+        }
+        let well = findings.iter().all(|one| one.state == FindingState::Ok);
+        Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn finding(one: &Finding) -> String {
+    let state = match one.state {
+        FindingState::Ok => "ok  ",
+        FindingState::Warn => "WARN",
+        FindingState::Fail => "FAIL",
+    };
+    let advice = one.advice.as_ref().map(|advice| format!("; do: {advice}")).unwrap_or_default();
+    format!("{state}  {:<12} {}{}\n", plain(&one.check), plain(&one.message), plain(&advice))
 }
 
 fn reloaded(report: &ReloadReport) -> String {

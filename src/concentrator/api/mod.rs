@@ -35,6 +35,8 @@ pub(super) struct ApiHandle {
     pub(super) keeping: Arc<Keeping>,
     /// Imports happen one at a time: each may take some memory.
     pub(super) importing: Semaphore,
+    /// One doctor at a time.
+    pub(super) examining: Mutex<()>,
 }
 
 /// What doesn't change while the concentrator runs.

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 use crate::control_api::types::{
-    Degraded, PoolStatus, ReloadReport, ShardStatus, Status, StoreStatus, Timestamp, TunStatus,
+    Degraded, Finding, PoolStatus, ReloadReport, ShardStatus, Status, StoreStatus, Timestamp,
+    TunStatus,
 };
 use crate::control_api::{Answer, ApiError, ErrorCode, Operations};
 use crate::net::isolation::DropReason;
@@ -15,6 +16,7 @@ use crate::shard::ShardMessage;
 use crate::telemetry::clock;
 
 use super::ApiHandle;
+use crate::concentrator::doctor;
 
 /// The part without which no packet reaches the host.
 const TUN: &str = "tun";
@@ -130,6 +132,37 @@ impl ApiHandle {
             .map_err(|_| ApiError::new(ErrorCode::Internal, "the reload ended in the middle"))?
     }
 
+    /// Looks at everything that could keep the concentrator from working.
+    async fn examine(self: &Arc<Self>) -> Result<Vec<Finding>, ApiError> {
+        let _alone = self.examining.lock().await;
+        let logins: Vec<_> = (self.core.settings.current().places.clone())
+            .into_iter()
+            .map(|(address, listener)| {
+                let username = self.core.probe_username.clone();
+                let login = move || doctor::probe::log_in(address, &listener, &username);
+                (address, tokio::task::spawn_blocking(login))
+            })
+            .collect();
+        let mut listeners = Vec::new();
+        for (address, login) in logins {
+            let outcome = login.await.unwrap_or_else(|_| Err("it ended in the middle".to_owned()));
+            listeners.push(doctor::Listened { address, outcome });
+        }
+        let tun = &self.facts.tun;
+        let known = doctor::Known {
+            tun: tun.name.clone(),
+            kernel: self.facts.routed.is_some(),
+            mtu: u64::from(tun.mtu),
+            queues: u64::from(tun.queues),
+            degraded: self.degraded_now(),
+            listeners,
+        };
+        let core = Arc::clone(&self.core);
+        tokio::task::spawn_blocking(move || doctor::diagnose(&doctor::gather(&core, known)))
+            .await
+            .map_err(|_| ApiError::new(ErrorCode::Internal, "the doctor ended in the middle"))
+    }
+
     fn shard_status(&self) -> Vec<ShardStatus> {
         (0..)
             .zip(&self.core.shard_counters)
@@ -150,5 +183,9 @@ impl Operations for Arc<ApiHandle> {
 
     fn reload(&self) -> Answer<'_, ReloadReport> {
         Box::pin(self.reload_now())
+    }
+
+    fn doctor(&self) -> Answer<'_, Vec<Finding>> {
+        Box::pin(self.examine())
     }
 }

@@ -3,7 +3,7 @@
 use hyper::Method;
 
 use super::{Client, ClientError};
-use crate::control_api::types::{ReloadReport, Status};
+use crate::control_api::types::{Finding, List, ReloadReport, Status};
 
 impl Client {
     /// `GET /v1/status`
@@ -20,5 +20,13 @@ impl Client {
     /// `reload_refused`: everything that is wrong with what was read.
     pub async fn reload(&self) -> Result<ReloadReport, ClientError> {
         self.ask(Method::POST, "/v1/reload", None::<&()>).await
+    }
+
+    /// `GET /v1/doctor`
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn doctor(&self) -> Result<List<Finding>, ClientError> {
+        self.ask(Method::GET, "/v1/doctor", None::<&()>).await
     }
 }

@@ -1,7 +1,7 @@
 //! How the concentrator is and how it is told to change.
 
 use super::Answer;
-use crate::control_api::types::{ReloadReport, Status};
+use crate::control_api::types::{Finding, ReloadReport, Status};
 
 /// How the concentrator is and how it is told to change.
 pub trait Operations: Send + Sync + 'static {
@@ -10,4 +10,7 @@ pub trait Operations: Send + Sync + 'static {
 
     /// Reads configuration, certificates and revocation lists again. What is bad changes nothing.
     fn reload(&self) -> Answer<'_, ReloadReport>;
+
+    /// Looks at everything that could keep the concentrator from working. Takes seconds.
+    fn doctor(&self) -> Answer<'_, Vec<Finding>>;
 }

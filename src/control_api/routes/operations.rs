@@ -1,4 +1,4 @@
-//! `/v1/status`, `/v1/openapi`, `/v1/reload`.
+//! `/v1/status`, `/v1/openapi`, `/v1/reload`, `/v1/doctor`.
 
 use axum::Extension;
 use axum::extract::State;
@@ -11,10 +11,14 @@ use super::Shared;
 use super::body::{NoParameters, answer, json, query};
 use crate::control_api::caller::Caller;
 use crate::control_api::error::ApiError;
-use crate::control_api::types::{ReloadReport, Status};
+use crate::control_api::types::{Finding, List, ReloadReport, Status};
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(status)).routes(routes!(openapi)).routes(routes!(reload))
+    OpenApiRouter::new()
+        .routes(routes!(status))
+        .routes(routes!(openapi))
+        .routes(routes!(reload))
+        .routes(routes!(doctor))
 }
 
 /// How things are.
@@ -82,4 +86,29 @@ async fn reload(
         return error.into_response();
     }
     answer(&shared, shared.handle.reload()).await
+}
+
+/// What could keep the concentrator from working, and what to do about it; includes a login through
+/// each listener. Takes seconds.
+#[utoipa::path(
+    get,
+    path = "/v1/doctor",
+    tag = "operations",
+    extensions(("x-role" = json!("operate"))),
+    responses(
+        (status = 200, description = "Everything that was looked at.", body = List<Finding>),
+        (status = "default", description = "A refusal.", body = ApiError),
+    ),
+)]
+async fn doctor(
+    State(shared): State<Shared>,
+    Extension(_): Extension<Caller>,
+    uri: Uri,
+) -> Response {
+    if let Err(error) = query::<NoParameters>(&uri) {
+        return error.into_response();
+    }
+    let event_id = shared.handle.event_id();
+    let findings = shared.handle.doctor();
+    answer(&shared, Box::pin(async move { Ok(List::complete(event_id, findings.await?)) })).await
 }

@@ -6,9 +6,9 @@ use std::sync::Mutex;
 
 use crate::control_api::handle::{EventSource, NextEvent};
 use crate::control_api::types::{
-    CreatedRouter, EventFilter, EventGap, ImportRefused, ImportedRouter, List, NewRouter, Page,
-    PoolStatus, ReloadReport, RotateRouter, RouterFilter, RouterPatch, RouterRecord, RouterView,
-    SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelFilter, TunnelView,
+    CreatedRouter, EventFilter, EventGap, Finding, ImportRefused, ImportedRouter, List, NewRouter,
+    Page, PoolStatus, ReloadReport, RotateRouter, RouterFilter, RouterPatch, RouterRecord,
+    RouterView, SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelFilter, TunnelView,
 };
 use crate::control_api::{
     Answer, ApiError, Audit, ErrorCode, Events, Expected, History, Logins, Operations, Routers,
@@ -125,6 +125,15 @@ impl Operations for Fake {
                 tunnels_cut: 1,
                 warnings: Vec::new(),
             })
+        })
+    }
+
+    fn doctor(&self) -> Answer<'_, Vec<Finding>> {
+        Box::pin(async {
+            Ok(vec![
+                Finding::ok("clock", "right"),
+                Finding::warn("backlog", "it is short", "make it longer"),
+            ])
         })
     }
 }

@@ -3,6 +3,7 @@
 //! concentrator received from the router, "tx" what it sent to it.
 
 mod audit;
+mod doctor;
 mod event;
 mod history;
 mod login;
@@ -23,6 +24,7 @@ use time::format_description::well_known::Rfc3339;
 use super::error::ApiError;
 
 pub use audit::{AuditCheck, AuditEntry, AuditQuery, AuditSegment};
+pub use doctor::{Finding, FindingState};
 pub(crate) use event::EventDocument;
 pub use event::{Event, EventFilter, EventGap, EventRecord, Moment, TunnelEvent};
 pub use history::{DirectoryEntry, SessionFilter, SessionView};
