@@ -120,14 +120,16 @@ impl Core {
     /// Ends the tunnel of a router, if it has one. Call it after the directory was changed: a
     /// login that was accepted before sees the change at [`GreeterServices::depart`].
     pub(super) fn cut(&self, name: &str, cut: Cut) -> bool {
-        self.cut_then(name, cut, None)
+        self.cut_if(name, cut, |_| true, None)
     }
 
-    /// The same; `done` is told once no packet passes any more, and never if there is no tunnel.
-    pub(super) fn cut_then(
+    /// The same for a session that is `wanted`; `done` is told once no packet passes any more, and
+    /// never if there is no such tunnel.
+    pub(super) fn cut_if(
         &self,
         name: &str,
         cut: Cut,
+        wanted: impl FnOnce(&dial::Session) -> bool,
         done: Option<Box<dyn FnOnce() + Send>>,
     ) -> bool {
         let mut live = self.live();
@@ -137,7 +139,8 @@ impl Core {
         ) {
             self.revoked().note(clock::now(), name);
         }
-        let Some(tunnel) = live.get_mut(name) else { return false };
+        let tunnel = live.get_mut(name).filter(|tunnel| wanted(&tunnel.dials));
+        let Some(tunnel) = tunnel else { return false };
         tunnel.up = false;
         tunnel.dials.cut(cut.code());
         self.tell_shard(tunnel.address, ShardMessage::Cut(tunnel.address, cut, done));

@@ -10,6 +10,7 @@ use crate::control_api::types::{
     RouterView, TunnelFilter, TunnelView,
 };
 use crate::control_api::{self, ApiError, Expected, Scope};
+use crate::shard::Cut;
 
 /// The router accounts of a concentrator. Cheap to clone.
 #[derive(Clone)]
@@ -171,9 +172,11 @@ impl Tunnel {
     /// # Errors
     /// `tunnel_not_found`: it has ended already.
     pub async fn disconnect(&self) -> Result<(), ApiError> {
-        if self.ended_by().is_some() {
-            return Err(ApiError::tunnel_not_found(&self.router));
+        let own = self.generation();
+        let alive = |session: &Session| session.generation() == own && session.ended_by().is_none();
+        if self.api.cut(&self.router, Cut::Disconnected, alive).await {
+            return Ok(());
         }
-        control_api::Tunnels::disconnect(&self.api, &Scope::All, &self.router, None).await
+        Err(ApiError::tunnel_not_found(&self.router))
     }
 }

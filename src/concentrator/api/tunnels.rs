@@ -166,13 +166,18 @@ impl ApiHandle {
     }
 
     /// Cuts a tunnel and waits until nothing passes any more; false if there is none.
-    async fn cut(&self, name: &str, cut: Cut) -> bool {
+    pub(in crate::concentrator) async fn cut(
+        &self,
+        name: &str,
+        cut: Cut,
+        wanted: impl FnOnce(&Session) -> bool,
+    ) -> bool {
         let (sender, receiver) = oneshot::channel();
         // The asker has gone away: it is cut all the same.
         let done = Box::new(move || {
             let _ = sender.send(());
         });
-        if !self.core.cut_then(name, cut, Some(done)) {
+        if !self.core.cut_if(name, cut, wanted, Some(done)) {
             return false;
         }
         // A shard that has ended drops its messages, and its tunnels with them.
@@ -191,7 +196,9 @@ impl ApiHandle {
             return Err(ApiError::tunnel_not_found(name));
         }
         let Some(seconds) = ban_seconds else {
-            let cut = self.cut(name, Cut::Disconnected).await;
+            // One that is cut already is as good as gone, although it may still say goodbye.
+            let alive = |session: &Session| session.ended_by().is_none();
+            let cut = self.cut(name, Cut::Disconnected, alive).await;
             return if cut { Ok(()) } else { Err(ApiError::tunnel_not_found(name)) };
         };
         let seconds = check_ban("ban", seconds)?;
@@ -224,7 +231,7 @@ impl ApiHandle {
             let what = format!("{most} routers are banned, no more fit; lift a ban, or disable");
             ApiError::new(ErrorCode::Busy, what)
         })?;
-        self.cut(router, Cut::Banned).await;
+        self.cut(router, Cut::Banned, |_| true).await;
         Ok(ban_view(&ban, clock::now()))
     }
 
