@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
+use super::logging::LogFormat;
 use crate::control_api::types::{Timestamp, check_ban, check_name};
 
 use router::moment;
@@ -42,6 +43,9 @@ pub(super) enum Command {
         /// If the database is damaged, start from the newest good snapshot; the damaged file is kept
         #[arg(long)]
         recover: bool,
+        /// The form of log lines
+        #[arg(long, value_enum, default_value_t)]
+        log_format: LogFormat,
     },
     /// Make everything that is needed in one folder, print what to paste on a router, and serve
     Quickstart {
@@ -98,6 +102,11 @@ pub(super) enum Command {
     /// The audit trail: who did what
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// What is logged; with FILTER it is changed until the process ends
+    LogLevel {
+        /// A level, or levels by module, such as info,tunnelhead::shard=debug
+        filter: Option<String>,
+    },
     /// Print the OpenAPI document of the control socket
     Openapi,
     /// Print the completions of a shell, as in "tunnelhead completions bash > /etc/bash_completion.d/tunnelhead"

@@ -5,16 +5,19 @@
 
 mod arguments;
 mod doors;
+mod logging;
 mod output;
 mod quickstart;
 mod remote;
 mod restore;
 mod running;
 mod serve;
+mod service;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser as _};
 
@@ -22,6 +25,9 @@ use arguments::{Arguments, Command, StoreCommand};
 
 /// Where the control socket is unless somebody says otherwise.
 const DEFAULT_SOCKET: &str = "/run/tunnelhead/control.sock";
+
+/// How long work in the background may take after the command has ended.
+const LAST_WORK: Duration = Duration::from_secs(2);
 
 /// What went wrong, in one sentence.
 #[derive(Debug)]
@@ -44,7 +50,12 @@ pub fn run() -> ExitCode {
         .enable_all()
         .build()
         .map_err(Failure::from)
-        .and_then(|runtime| runtime.block_on(dispatch(arguments)));
+        .and_then(|runtime| {
+            let outcome = runtime.block_on(dispatch(arguments));
+            // Work that hangs must not keep a process that has said why it ends.
+            runtime.shutdown_timeout(LAST_WORK);
+            outcome
+        });
     outcome.unwrap_or_else(|Failure(sentence)| {
         // There is nobody left to tell if this fails.
         let _ = writeln!(std::io::stderr(), "error: {sentence}");
@@ -58,8 +69,8 @@ async fn dispatch(arguments: Arguments) -> Outcome {
         remote::Remote::new(path.as_deref().unwrap_or_else(|| Path::new(DEFAULT_SOCKET)), json)
     };
     match command {
-        Command::Serve { config, recover } => {
-            serve::serve(config.as_deref(), recover, socket).await
+        Command::Serve { config, recover, log_format } => {
+            serve::serve(config.as_deref(), recover, socket, log_format).await
         }
         Command::Quickstart { dir, listen, verify_server } => {
             quickstart::quickstart(&dir, listen, verify_server, socket, json).await
@@ -80,6 +91,7 @@ async fn dispatch(arguments: Arguments) -> Outcome {
             remote(socket).dial(&name, port, generation).await
         }
         Command::Audit(command) => remote(socket).audit(command).await,
+        Command::LogLevel { filter } => remote(socket).log_level(filter).await,
         Command::Openapi => {
             output::print_json(&crate::control_api::openapi())?;
             Ok(ExitCode::SUCCESS)

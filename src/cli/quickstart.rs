@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::logging::{self, LogFormat};
 use super::output::{print, print_json};
 use super::running::{self, Signals};
 use super::{Failure, Outcome};
@@ -29,7 +30,7 @@ pub(super) async fn quickstart(
     json: bool,
 ) -> Outcome {
     let signals = Signals::take()?;
-    running::start_logging();
+    let log_filter = logging::start(LogFormat::Human);
     concentrator::check_tun_permission()?;
     let dir = std::path::absolute(dir)?;
     make_folder(&dir)?;
@@ -57,7 +58,7 @@ pub(super) async fn quickstart(
     let builder = Concentrator::builder()
         .reload_from(move || load(&concentrator::local_addresses().unwrap_or_default()));
     let socket = config.control_socket.clone();
-    running::run(builder, config, signals, async |head| {
+    running::run(builder.log_filter(log_filter), config, signals, async |head| {
         let addresses = head.local_addresses().to_vec();
         let router = first_router(head, &dir, verify_server).await?;
         if json {

@@ -1,29 +1,17 @@
 //! The process around a concentrator: logging, signals, control socket, a graceful end.
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
-use super::{Failure, Outcome, doors};
+use super::{Failure, Outcome, doors, service};
 use crate::concentrator::{self, Builder, Concentrator};
 use crate::config::{Config, LocalAddress};
 use crate::control_api::server::serve_with;
 
-/// Names what is logged, as in "info,tunnelhead::shard=debug".
-const LOG_VARIABLE: &str = "TUNNELHEAD_LOG";
-
-/// Log lines go to standard error; colours only on a terminal.
-pub(super) fn start_logging() {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
-    // Fails only if somebody has set one up before.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .try_init();
-}
+/// How long tunnels are told to go when a thread hangs; then the process ends anyway.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// SIGTERM and SIGINT end the process, SIGHUP reloads.
 pub(super) struct Signals {
@@ -82,12 +70,25 @@ pub(super) async fn run(
         let _ = stopped.await;
     }));
     let result = ready(&head).await;
+    let mut failure = None;
     if result.is_ok() {
         tracing::info!(control_socket = %path.display(), "serving");
-        while matches!(signals.next().await, Asked::Reload) {
-            reload(&head).await;
+        service::ready();
+        let stopped = async {
+            while matches!(signals.next().await, Asked::Reload) {
+                service::reloading();
+                reload(&head).await;
+                service::ready();
+            }
+        };
+        tokio::select! {
+            () = stopped => tracing::info!("stopping; a second signal stops at once"),
+            reason = service::watch(&head) => {
+                tracing::error!(reason, "the process ends, so that a new one can take over");
+                failure = Some(reason);
+            }
         }
-        tracing::info!("stopping; a second signal stops at once");
+        service::stopping();
     }
     let end = async {
         let _ = stop.send(());
@@ -96,6 +97,11 @@ pub(super) async fn run(
         }
         head.shutdown().await;
     };
+    if let Some(reason) = failure {
+        // A thread that hangs would let us wait for ever.
+        let _ = tokio::time::timeout(LAST_WORDS, end).await;
+        return Err(Failure(reason));
+    }
     tokio::select! {
         () = end => {}
         () = signals.stop() => return Err(Failure("stopped at once by a second signal".into())),

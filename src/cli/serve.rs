@@ -5,22 +5,28 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::logging::{self, LogFormat};
 use super::output::{print, print_json};
 use super::running::{self, Signals};
 use super::{Failure, Outcome};
 use crate::concentrator::{self, Concentrator};
 use crate::config::{Config, ConfigError, LocalAddress, Problem};
 
-pub(super) async fn serve(file: Option<&Path>, recover: bool, socket: Option<PathBuf>) -> Outcome {
+pub(super) async fn serve(
+    file: Option<&Path>,
+    recover: bool,
+    socket: Option<PathBuf>,
+    format: LogFormat,
+) -> Outcome {
     let signals = Signals::take()?;
-    running::start_logging();
+    let log_filter = logging::start(format);
     let local = running::local_addresses()?;
     let file = file.map(std::path::absolute).transpose()?;
     let config = load(file.as_deref(), socket.as_deref(), &local)?;
     for Problem { key, message } in config.warnings(&local) {
         tracing::warn!("{key} {message}");
     }
-    let mut builder = Concentrator::builder().recover(recover);
+    let mut builder = Concentrator::builder().recover(recover).log_filter(log_filter);
     if let Some(file) = file {
         builder = builder.reload_from(move || {
             // The host's addresses may be others by then.

@@ -31,6 +31,7 @@ use super::authenticator::{Answer, Guests, Judge, LoginKind, LoginRequest, Outsi
 use super::bans::{Ban, Bans, Full};
 use super::dial::{self, Dials};
 use super::events::{EventHub, Moment, TunnelEvent};
+use super::observed::Observed;
 use super::revoked::Revoked;
 use super::session_log::SessionLog;
 use super::settings::Settings;
@@ -43,6 +44,7 @@ pub(super) struct Core {
     pub(super) probe_username: String,
     pub(super) accounts: Arc<Accounts>,
     pub(super) judge: Arc<dyn Judge>,
+    pub(super) observed: Observed,
     /// What came of questions to an authenticator from outside; `None` without one.
     pub(super) outside: Option<Arc<OutsideCounters>>,
     /// What an authenticator from outside said about routers it accepted.
@@ -435,6 +437,8 @@ impl GreeterServices for Services {
             return;
         }
         core.counts.logins.fetch_add(1, Ordering::Relaxed);
+        let took = clock::now().saturating_duration_since(departure.accepted_at);
+        core.observed.login_times.observe(took);
         let tunnel = Live {
             client: departure.client,
             address,

@@ -35,7 +35,9 @@ mod housekeeping;
 mod keeping;
 mod listening;
 mod material;
+mod observed;
 mod provisioning;
+mod pulse;
 mod reload;
 mod revoked;
 mod secrets;
@@ -46,6 +48,7 @@ mod start;
 #[cfg(test)]
 #[cfg(feature = "testing")]
 mod tests;
+mod timed_store;
 mod watch;
 
 use std::net::SocketAddr;
@@ -58,6 +61,7 @@ use crate::control_api::{ApiError, Handle};
 use crate::greeter::{GreeterHandle, GreeterMessage};
 use crate::shard::{ShardHandle, ShardMessage};
 use crate::store::Store;
+use crate::telemetry::log_filter::LogFilter;
 use crate::tun::Queue;
 
 #[cfg(feature = "store-sqlite")]
@@ -98,6 +102,7 @@ pub struct Builder {
     store: Option<Arc<dyn Store>>,
     recover: bool,
     tun: TunSource,
+    log_filter: Option<Arc<dyn LogFilter>>,
 }
 
 impl Builder {
@@ -147,6 +152,14 @@ impl Builder {
     #[must_use]
     pub fn tun(mut self, tun: TunSource) -> Self {
         self.tun = tun;
+        self
+    }
+
+    /// Lets the control socket change what is logged. The library sets up no logging: whoever does
+    /// hands this in; without it `log-level` answers that it is not offered.
+    #[must_use]
+    pub fn log_filter(mut self, filter: Arc<dyn LogFilter>) -> Self {
+        self.log_filter = Some(filter);
         self
     }
 
@@ -251,6 +264,17 @@ impl Concentrator {
         verify_server: bool,
     ) -> Result<CreatedRouter, ApiError> {
         self.api.provision(name, password, verify_server)
+    }
+
+    /// Tunnels at present.
+    pub fn tunnel_count(&self) -> u64 {
+        self.core.tunnel_count()
+    }
+
+    /// Why this process should end: a packet or login thread has ended or hangs, in one sentence.
+    /// Nothing mends that from inside; tunnels of other threads work on until somebody acts.
+    pub fn failure(&self) -> Option<String> {
+        self.core.dead_or_hanging()
     }
 
     /// Ends every tunnel, waits for the threads, and closes the store.

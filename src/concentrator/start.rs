@@ -42,8 +42,11 @@ use super::housekeeping::Housekeeping;
 use super::keeping::{self, Keeping};
 use super::listening::Places;
 use super::material::Material;
+use super::observed::Observed;
 use super::reload::Reloader;
 use super::revoked::Revoked;
+use super::timed_store::TimedStore;
+
 use super::secrets::{Secrets, SecretsError};
 use super::session_log::SessionLog;
 use super::settings::{self, Current, Settings};
@@ -69,6 +72,8 @@ const PRUNE_EVERY: Duration = Duration::from_secs(2);
 const PRUNE_AT_MOST: u32 = 500;
 /// Time between looks at rotated passwords whose grace period is over.
 const ROTATIONS_EVERY: Duration = Duration::from_secs(1);
+/// Time between looks at the threads' turns.
+const PULSE_EVERY: Duration = Duration::from_secs(1);
 /// Descriptors beside one a tunnel: listeners, queues, database, control connections.
 const SPARE_DESCRIPTORS: u64 = 1024;
 
@@ -145,7 +150,7 @@ impl From<SecretsError> for StartError {
 }
 
 pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, StartError> {
-    let Builder { config, source, authenticator, store, recover, tun } = builder;
+    let Builder { config, source, authenticator, store, recover, tun, log_filter } = builder;
     let mut degraded = Vec::new();
     create_state_dir(&config.state_dir)?;
     let own_store = store.is_none();
@@ -153,6 +158,7 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
         Some(store) => store,
         None => open_store(&config.state_dir, recover)?,
     };
+    let (store, store_times) = TimedStore::around(store);
     let snapshot = store.load()?;
     let marks = snapshot.marks;
     let secrets = load_secrets(&config, &snapshot)?;
@@ -216,6 +222,7 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
         next_client: AtomicU64::new(sessions.first()),
         closed: Tally::default(),
         in_progress: AtomicUsize::new(0),
+        turns: (0..greeters).map(|_| AtomicU64::new(0)).collect(),
         ended: AtomicUsize::new(0),
         certificates: AtomicU32::new(0),
     });
@@ -228,6 +235,7 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
         probe_username: probe_username()?,
         settings: Settings::new(current, std::mem::take(&mut degraded)),
         judge,
+        observed: Observed::new(store_times, config.metrics.per_router, log_filter),
         outside,
         guests: Mutex::default(),
         accounts,
@@ -307,6 +315,10 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
     housekeeping.every("rotations", ROTATIONS_EVERY, {
         let api = Arc::clone(&api);
         move || api.end_rotations(clock::unix_seconds())
+    });
+    housekeeping.every("threads", PULSE_EVERY, {
+        let core = Arc::clone(&core);
+        move || core.look_at_threads()
     });
     threads.housekeeper = housekeeping.start()?;
     Ok(Concentrator { core, api, listening, threads })

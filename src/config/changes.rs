@@ -28,6 +28,7 @@ impl Config {
             control,
             audit,
             authenticator,
+            metrics,
             management_address,
             pool,
             tun,
@@ -77,6 +78,7 @@ impl Config {
             control: keys.fixed("control", &self.control, &control),
             audit: keys.fixed("audit", &self.audit, &audit),
             authenticator: keys.fixed("authenticator", &self.authenticator, &authenticator),
+            metrics: keys.fixed("metrics", &self.metrics, &metrics),
             management_address: keys.fixed(
                 "management_address",
                 &self.management_address,

@@ -63,6 +63,8 @@ pub struct Config {
     pub allow: Vec<Allow>,
     /// `[authenticator]`
     pub authenticator: AuthenticatorConfig,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[threads]`
     pub threads: Threads,
     /// `[control]`: who may steer it.
@@ -229,6 +231,13 @@ pub struct Keepalive {
     pub restart: Duration,
     /// A router that acknowledges nothing for this long is suspect; whole seconds.
     pub suspect: Duration,
+}
+
+/// `[metrics]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// True: series that name each router.
+    pub per_router: bool,
 }
 
 /// A host port that routers may reach.

@@ -16,7 +16,8 @@ use super::error::ConfigError;
 use super::section::{Notes, Section};
 use super::{
     Audit, AuthenticatorConfig, CertificateFiles, CertificatePolicy, Config, Control, Data,
-    History, Keepalive, Limits, Listener, Pool, StoreKeeping, Threads, Tls, Tun, Wrap, values,
+    History, Keepalive, Limits, Listener, Metrics, Pool, StoreKeeping, Threads, Tls, Tun, Wrap,
+    values,
 };
 
 /// Largest accepted key or certificate file.
@@ -81,6 +82,7 @@ fn from_table(table: Table, base: &Path, notes: &mut Notes) -> Config {
         keepalive: keepalive(root.section("keepalive")),
         allow: isolation(root.section("isolation")),
         authenticator: AuthenticatorConfig::read(root.section("authenticator"), base),
+        metrics: metrics(root.section("metrics")),
         threads: threads(root.section("threads")),
         control: Control::read(root.section("control"), base),
         audit: Audit::read(root.section("audit")),
@@ -304,6 +306,12 @@ fn isolation(mut section: Section<'_>) -> Vec<super::Allow> {
     let allow = section.texts("allow", values::allow).unwrap_or_default();
     section.finish();
     allow
+}
+
+fn metrics(mut section: Section<'_>) -> Metrics {
+    let metrics = Metrics { per_router: section.boolean("per_router", false) };
+    section.finish();
+    metrics
 }
 
 fn threads(mut section: Section<'_>) -> Threads {

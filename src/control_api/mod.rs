@@ -33,8 +33,8 @@ pub mod types;
 pub use caller::{Caller, Role, Scope};
 pub use error::{ApiError, ErrorCode};
 pub use handle::{
-    Answer, Audit, Events, Expected, Handle, History, Logins, Operations, Routers, Rows,
-    StoreKeeping, Tunnels,
+    Answer, Audit, Events, Expected, Handle, History, Logins, Observation, Operations, Routers,
+    Rows, StoreKeeping, Tunnels,
 };
 
 #[cfg(feature = "control-api")]

@@ -82,6 +82,8 @@ pub struct GreeterShared {
     pub closed: Tally,
     /// Logins in progress.
     pub in_progress: AtomicUsize,
+    /// Turns of each greeter's loop; at least one a second while the thread is well.
+    pub turns: Box<[AtomicU64]>,
     /// Greeter threads that have ended, in whatever way.
     pub ended: AtomicUsize,
     /// The present set of server certificates; rises with each change of them.

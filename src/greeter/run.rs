@@ -118,6 +118,9 @@ impl Greeter {
         let mut events = vec![epoll::Event::EMPTY; EVENTS];
         let mut messages = Vec::new();
         while !self.stopping {
+            if let Some(turns) = self.shared.turns.get(self.index) {
+                turns.fetch_add(1, Ordering::Relaxed);
+            }
             let now = clock::now();
             self.update_accepting(now);
             let wait = self.next_deadline(now).saturating_duration_since(now);

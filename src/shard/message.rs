@@ -148,9 +148,33 @@ pub enum ShardMessage {
     /// Describe the tunnels that hold these addresses.
     Report(Box<[Ipv4Addr]>, Box<dyn FnOnce(Vec<TunnelReport>) + Send>),
     /// Say how many packets had which outcome.
-    Totals(Box<dyn FnOnce(Counters) + Send>),
+    Totals(Box<dyn FnOnce(ShardTotals) + Send>),
     /// End every tunnel and the thread.
     Stop,
+}
+
+/// What became of the packets of a shard. Every packet that came in is in exactly one of: handed
+/// to the host, answered for a gateway, sent to a router, dropped, waiting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardTotals {
+    /// By outcome of the isolation rules.
+    pub judged: Counters,
+    /// Echo replies made for gateways.
+    pub replies: u64,
+    /// Sealed for routers.
+    pub sent_packets: u64,
+    /// Bytes of those, before they were sealed.
+    pub sent_bytes: u64,
+    /// The session refused to seal.
+    pub seal_refused: u64,
+    /// The queue of a slow router was full.
+    pub queue_full: u64,
+    /// They waited for a router when its tunnel ended.
+    pub tunnel_ended: u64,
+    /// They wait for routers now.
+    pub queued_packets: u64,
+    /// Bytes of those.
+    pub queued_bytes: u64,
 }
 
 /// One tunnel as its shard sees it.

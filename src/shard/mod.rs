@@ -26,7 +26,8 @@ use crate::telemetry::tally::Tally;
 use crate::tun::Queue;
 
 pub use message::{
-    Arrival, Cut, PacketBatch, RekeyAsker, ShardMessage, ShardServices, ShardSettings, TunnelReport,
+    Arrival, Cut, PacketBatch, RekeyAsker, ShardMessage, ShardServices, ShardSettings, ShardTotals,
+    TunnelReport,
 };
 
 /// Messages that wait for a shard before packet batches are dropped.
@@ -71,6 +72,8 @@ pub struct ShardCounters {
     pub tun_failed: AtomicBool,
     /// The thread has ended, in whatever way.
     pub ended: AtomicBool,
+    /// Turns of the loop; at least one a second while the thread is well.
+    pub turns: AtomicU64,
     /// Packets of the host for addresses without a tunnel.
     pub no_tunnel: AtomicU64,
     /// Keys renewed.

@@ -23,7 +23,9 @@ use crate::sys::socket;
 use crate::telemetry::clock;
 use crate::tun::Queue;
 
-use super::message::{Arrival, Cut, PacketBatch, RekeyAsker, ShardMessage, ShardServices};
+use super::message::{
+    Arrival, Cut, PacketBatch, RekeyAsker, ShardMessage, ShardServices, ShardTotals,
+};
 use super::suspicion::{Suspicion, Turn};
 use super::tunnel::{FlushBuffers, MAX_UNSENT_BYTES, Tunnel};
 use super::wheel::Wheel;
@@ -45,6 +47,14 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Unsent bytes that the kernel may hold beside ours: the queue stays on our side.
 const NOTSENT_LOWAT_BYTES: u32 = 16 * 1024;
 
+/// Packets to routers of tunnels that have ended, by what became of them.
+#[derive(Default)]
+struct Lost {
+    replies: u64,
+    queue_full: u64,
+    tunnel_ended: u64,
+}
+
 /// A shard thread's state.
 pub(super) struct Shard {
     config: ShardConfig,
@@ -60,6 +70,8 @@ pub(super) struct Shard {
     udp_flows: UdpFlows,
     /// Packets by outcome of the isolation rules.
     judged: Counters,
+    /// Packets that were lost on the way to routers.
+    lost: Lost,
     rng: FastRandom,
     buffers: FlushBuffers,
     scratch: Vec<u8>,
@@ -96,8 +108,9 @@ impl Shard {
             wheel: Wheel::new(now),
             udp_flows: UdpFlows::new(DEFAULT_FLOWS),
             judged: Counters::default(),
+            lost: Lost::default(),
             rng: FastRandom::from_os().map_err(|_| io::Error::other("no randomness"))?,
-            buffers: FlushBuffers { packet: Vec::new(), sealed: Vec::new() },
+            buffers: FlushBuffers::default(),
             scratch: vec![0; READ_BYTES],
             dirty: Vec::new(),
             stopping: false,
@@ -109,6 +122,7 @@ impl Shard {
         let mut messages = Vec::new();
         let mut fired = Vec::new();
         while !self.stopping {
+            self.counters.turns.fetch_add(1, Ordering::Relaxed);
             let now = clock::now();
             let due = self.wheel.next().map(|at| at.saturating_duration_since(now));
             let wait = due.map_or(LONGEST_WAIT, |due| due.min(LONGEST_WAIT));
@@ -240,6 +254,7 @@ impl Shard {
         let (policy, flows, counters, tun) =
             (&self.config.settings.policy, &self.udp_flows, &self.counters, &self.tun);
         let in_all = &mut self.judged;
+        let replies = &mut self.lost.replies;
         let result = session.handle_link(now, bytes, &mut |packet| {
             let outcome = policy.inbound(router, gateway, packet, now, flows);
             judged.note_inbound(outcome);
@@ -256,6 +271,7 @@ impl Shard {
                 Inbound::EchoReply { length } => {
                     let packet = packet.get_mut(..length).unwrap_or_default();
                     if icmp::echo_reply_in_place(packet) {
+                        *replies += 1;
                         // A full queue drops and counts.
                         let _ = queue.push(packet);
                     }
@@ -354,7 +370,7 @@ impl Shard {
                 reply(tunnels.map(|tunnel| tunnel.report(now)).collect());
             }
             ShardMessage::Settings(settings) => self.config.settings = *settings,
-            ShardMessage::Totals(reply) => reply(self.judged.clone()),
+            ShardMessage::Totals(reply) => reply(self.totals()),
             ShardMessage::Stop => {
                 let keys: Vec<usize> = self.tunnels.iter().map(|(key, _)| key).collect();
                 for key in keys {
@@ -533,6 +549,27 @@ impl Shard {
         }
     }
 
+    fn totals(&self) -> ShardTotals {
+        let mut totals = ShardTotals {
+            judged: self.judged.clone(),
+            replies: self.lost.replies,
+            sent_packets: self.buffers.sent_packets,
+            sent_bytes: self.buffers.sent_bytes,
+            seal_refused: self.buffers.refused,
+            queue_full: self.lost.queue_full,
+            tunnel_ended: self.lost.tunnel_ended,
+            queued_packets: 0,
+            queued_bytes: 0,
+        };
+        for (_, tunnel) in &self.tunnels {
+            let queue = tunnel.queue.stats();
+            totals.queue_full += queue.dropped;
+            totals.queued_packets += queue.packets as u64;
+            totals.queued_bytes += queue.queued_bytes as u64;
+        }
+        totals
+    }
+
     fn close(&mut self, key: usize, reason: &'static str) {
         let Some(tunnel) = self.tunnels.try_remove(key) else { return };
         let reason = tunnel.cut.map_or(reason, Cut::code);
@@ -542,6 +579,9 @@ impl Shard {
         if tunnel.suspicion.is_suspect() {
             self.counters.suspect.fetch_sub(1, Ordering::Relaxed);
         }
+        let left = tunnel.queue.stats();
+        self.lost.queue_full += left.dropped;
+        self.lost.tunnel_ended += left.packets as u64;
         self.counters.closed.note(reason);
         self.services.forget(tunnel.greeter, tunnel.client);
         self.services.down(tunnel.report(clock::now()), reason);

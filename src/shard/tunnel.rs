@@ -61,10 +61,14 @@ pub(super) struct Tunnel {
     pub(super) seal_refusals: u64,
 }
 
-/// Buffers of the shard that a flush borrows.
+/// Buffers and counters of the shard that a flush borrows.
+#[derive(Default)]
 pub(super) struct FlushBuffers {
     pub(super) packet: Vec<u8>,
     pub(super) sealed: Vec<u8>,
+    pub(super) sent_packets: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) refused: u64,
 }
 
 impl Tunnel {
@@ -95,6 +99,10 @@ impl Tunnel {
                 let sealed = self.session.seal(now, &buffers.packet, rng, &mut buffers.sealed);
                 if sealed.is_err() {
                     self.seal_refusals += 1;
+                    buffers.refused += 1;
+                } else {
+                    buffers.sent_packets += 1;
+                    buffers.sent_bytes += buffers.packet.len() as u64;
                 }
             }
             if buffers.sealed.is_empty() {

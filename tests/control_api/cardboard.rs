@@ -12,8 +12,8 @@ use tunnelhead::control_api::types::{
     TunnelFilter, TunnelView,
 };
 use tunnelhead::control_api::{
-    Answer, ApiError, Audit, ErrorCode, Events, Expected, History, Logins, Operations, Routers,
-    Rows, Scope, StoreKeeping, Tunnels,
+    Answer, ApiError, Audit, ErrorCode, Events, Expected, History, Logins, Observation, Operations,
+    Routers, Rows, Scope, StoreKeeping, Tunnels,
 };
 
 pub(crate) struct Cardboard {
@@ -116,6 +116,8 @@ fn status(tun_up: bool, listener_up: bool) -> Status {
         counters: BTreeMap::new(),
     }
 }
+
+impl Observation for Cardboard {}
 
 impl Operations for Cardboard {
     fn status(&self) -> Answer<'_, Status> {

@@ -5,9 +5,18 @@ use std::process::ExitCode;
 use super::Remote;
 use crate::cli::output::{duration, facts, plain, print, print_json};
 use crate::cli::{Failure, Outcome};
-use crate::control_api::types::{Finding, FindingState, ReloadReport, Status};
+use crate::control_api::types::{Finding, FindingState, LogLevel, ReloadReport, Status};
 
 impl Remote {
+    pub(in crate::cli) async fn log_level(&self, filter: Option<String>) -> Outcome {
+        let level = match filter {
+            None => self.client.log_level().await?,
+            Some(filter) => self.client.set_log_level(&LogLevel { filter }).await?,
+        };
+        self.done(&level, &plain(&level.filter))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
     pub(in crate::cli) async fn status(&self) -> Outcome {
         let status = self.client.status().await?;
         if self.json {

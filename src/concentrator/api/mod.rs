@@ -4,6 +4,7 @@ mod audit;
 mod events;
 mod history;
 mod logins;
+mod metrics;
 mod operations;
 mod routers;
 mod store;

@@ -33,7 +33,7 @@ impl ApiHandle {
             })));
             let Ok(totals) = receiver.await else { continue };
             for &reason in DropReason::ALL {
-                let dropped = totals.dropped(reason);
+                let dropped = totals.judged.dropped(reason);
                 if dropped > 0 {
                     *drops.entry(format!("drop_{}", reason.code())).or_insert(0) += dropped;
                 }

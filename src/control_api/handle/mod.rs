@@ -4,6 +4,7 @@ mod audit;
 mod events;
 mod history;
 mod logins;
+mod observation;
 mod operations;
 mod routers;
 mod store;
@@ -18,6 +19,7 @@ pub use audit::Audit;
 pub use events::{EventSource, Events, NextEvent};
 pub use history::History;
 pub use logins::Logins;
+pub use observation::Observation;
 pub use operations::Operations;
 pub use routers::{Expected, Routers, Rows};
 pub use store::StoreKeeping;
@@ -33,11 +35,19 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send
 /// form of a router name never reach an implementation through the socket. A router outside the
 /// caller's scope answers exactly like one that does not exist.
 pub trait Handle:
-    Operations + Routers + Tunnels + History + Events + Logins + Audit + StoreKeeping
+    Operations + Observation + Routers + Tunnels + History + Events + Logins + Audit + StoreKeeping
 {
 }
 
 impl<T> Handle for T where
-    T: Operations + Routers + Tunnels + History + Events + Logins + Audit + StoreKeeping
+    T: Operations
+        + Observation
+        + Routers
+        + Tunnels
+        + History
+        + Events
+        + Logins
+        + Audit
+        + StoreKeeping
 {
 }

@@ -11,6 +11,7 @@ mod dial;
 mod events;
 mod history;
 mod logins;
+mod observation;
 mod operations;
 mod record;
 mod rights;
@@ -55,6 +56,7 @@ fn documented() -> OpenApiRouter<Shared> {
     OpenApiRouter::new()
         .merge(audit::routes())
         .merge(operations::routes())
+        .merge(observation::routes())
         .merge(routers::routes())
         .merge(history::routes())
         .merge(store::routes())

@@ -11,8 +11,8 @@ use crate::control_api::types::{
     RouterView, SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelFilter, TunnelView,
 };
 use crate::control_api::{
-    Answer, ApiError, Audit, ErrorCode, Events, Expected, History, Logins, Operations, Routers,
-    Rows, Scope, StoreKeeping, Tunnels,
+    Answer, ApiError, Audit, ErrorCode, Events, Expected, History, Logins, Observation, Operations,
+    Routers, Rows, Scope, StoreKeeping, Tunnels,
 };
 
 #[derive(Default)]
@@ -105,6 +105,8 @@ pub(super) fn status() -> Status {
         counters: BTreeMap::new(),
     }
 }
+
+impl Observation for Fake {}
 
 impl Operations for Fake {
     fn status(&self) -> Answer<'_, Status> {

@@ -5,6 +5,7 @@
 mod audit;
 mod doctor;
 mod event;
+mod health;
 mod history;
 mod login;
 mod page;
@@ -27,6 +28,7 @@ pub use audit::{AuditCheck, AuditEntry, AuditQuery, AuditSegment};
 pub use doctor::{Finding, FindingState};
 pub(crate) use event::EventDocument;
 pub use event::{Event, EventFilter, EventGap, EventRecord, Moment, TunnelEvent};
+pub use health::{Health, LogLevel};
 pub use history::{DirectoryEntry, SessionFilter, SessionView};
 pub use login::{
     IncidentView, LoginAnswer, LoginAttempt, LoginFilter, LoginOffer, LoginReport, LoginStep,

@@ -70,12 +70,17 @@ pub struct Counters {
     pub to_gateway: u64,
     /// From the host, for a router.
     pub to_router: u64,
+    /// From routers, whatever became of them.
+    pub from_routers: u64,
+    /// From the host, likewise.
+    pub from_host: u64,
     dropped: [u64; REASONS],
 }
 
 impl Counters {
     /// Counts one answer of [`super::Policy::inbound`].
     pub fn note_inbound(&mut self, outcome: Inbound) {
+        self.from_routers += 1;
         match outcome {
             Inbound::ToHost { .. } => self.to_host += 1,
             Inbound::EchoReply { .. } => self.to_gateway += 1,
@@ -85,6 +90,7 @@ impl Counters {
 
     /// Counts one answer of [`super::Policy::outbound`].
     pub fn note_outbound(&mut self, outcome: Result<Ipv4Addr, DropReason>) {
+        self.from_host += 1;
         match outcome {
             Ok(_) => self.to_router += 1,
             Err(reason) => self.note_drop(reason),
@@ -114,6 +120,8 @@ impl std::ops::AddAssign<&Self> for Counters {
         self.to_host += other.to_host;
         self.to_gateway += other.to_gateway;
         self.to_router += other.to_router;
+        self.from_routers += other.from_routers;
+        self.from_host += other.from_host;
         for (mine, theirs) in self.dropped.iter_mut().zip(other.dropped) {
             *mine += theirs;
         }
