@@ -572,8 +572,7 @@ impl ShardServices for Services {
                 rx_bytes: Some(report.info.stats.rx_bytes),
                 tx_bytes: Some(report.info.stats.tx_bytes),
             };
-            let tenant = core.tenant_of_event(&down);
-            core.events.down(Moment(clock::unix_millis()), tenant, report.client, down);
+            core.events.down(Moment(clock::unix_millis()), report.client, down);
         } else if reason != Cut::Stopping.code() {
             let account = core.accounts.read().get(&router).cloned();
             core.tell(TunnelEvent::LoginFailed {

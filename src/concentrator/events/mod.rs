@@ -44,6 +44,8 @@ struct Inner {
 
 struct Up {
     client: ClientId,
+    /// Whose router it is; the account may be gone when the tunnel ends.
+    tenant: Option<Arc<str>>,
     since: Moment,
     address: std::net::Ipv4Addr,
 }
@@ -92,7 +94,7 @@ impl EventHub {
             return self.tell(at, tenant, what);
         };
         let mut inner = self.lock();
-        let up = Up { client, since: at, address: *address };
+        let up = Up { client, tenant: tenant.clone(), since: at, address: *address };
         if let Some(old) = inner.up.insert(Arc::clone(router), up) {
             let down = TunnelEvent::Down {
                 router: Arc::clone(router),
@@ -102,7 +104,7 @@ impl EventHub {
                 rx_bytes: None,
                 tx_bytes: None,
             };
-            inner.push(at, tenant.clone(), down);
+            inner.push(at, old.tenant, down);
         }
         inner.push(at, tenant, what);
         drop(inner);
@@ -111,19 +113,13 @@ impl EventHub {
 
     /// A tunnel has ended; nothing is told if it was not told to be up, or is already told to be
     /// down.
-    pub(super) fn down(
-        &self,
-        at: Moment,
-        tenant: Option<Arc<str>>,
-        client: ClientId,
-        what: TunnelEvent,
-    ) {
+    pub(super) fn down(&self, at: Moment, client: ClientId, what: TunnelEvent) {
         let Some(router) = what.router() else { return };
         let mut inner = self.lock();
         if inner.up.get(router).is_none_or(|up| up.client != client) {
             return;
         }
-        inner.up.remove(router);
+        let tenant = inner.up.remove(router).and_then(|up| up.tenant);
         inner.push(at, tenant, what);
         drop(inner);
         self.changed.send_replace(());
@@ -142,6 +138,9 @@ impl EventHub {
         let removed =
             TunnelEvent::RouterRemoved { router: Arc::clone(router), tenant: from.clone() };
         inner.add(at, from, removed);
+        if let Some(up) = inner.up.get_mut(router) {
+            up.tenant.clone_from(&to);
+        }
         inner.add(at, to, TunnelEvent::RouterAdded { router: Arc::clone(router) });
         drop(inner);
         self.changed.send_replace(());

@@ -64,11 +64,11 @@ fn up_and_down_alternate_even_if_the_old_tunnel_ends_late() {
     assert!(hub.is_up("r1"));
     // The address has changed: another shard carries the new tunnel.
     hub.up(Moment(AT.0 + 90_000), None, ClientId(2), up(&router));
-    hub.down(AT, None, ClientId(1), down(&router));
+    hub.down(AT, ClientId(1), down(&router));
     assert!(hub.is_up("r1"));
-    hub.down(AT, None, ClientId(2), down(&router));
-    hub.down(AT, None, ClientId(2), down(&router));
-    hub.down(AT, None, ClientId(3), down(&router));
+    hub.down(AT, ClientId(2), down(&router));
+    hub.down(AT, ClientId(2), down(&router));
+    hub.down(AT, ClientId(3), down(&router));
     assert!(!hub.is_up("r1"));
     let told: Vec<Arc<Event>> = all(&mut stream).into_iter().map(Result::unwrap).collect();
     let kinds: Vec<&str> = told.iter().map(|event| event.what.kind()).collect();
@@ -143,7 +143,7 @@ fn a_storm_of_one_router_leaves_the_last_four_of_each_other() {
     let wild = name(3);
     for client in 0..10_000 {
         hub.up(AT, None, ClientId(client), up(&wild));
-        hub.down(AT, None, ClientId(client), down(&wild));
+        hub.down(AT, ClientId(client), down(&wild));
     }
     for number in (0..10).filter(|number| *number != 3) {
         let filter =
@@ -161,10 +161,13 @@ fn a_router_that_changes_its_tenant_is_gone_for_one_and_new_for_the_other() {
         EventStream::new(&hub, None).only(filter)
     };
     let (mut old, mut new, mut all) = (follow(Some("old")), follow(Some("new")), follow(None));
-    hub.moved(AT, &name(1), Some("old".into()), Some("new".into()));
-    assert_eq!(kinds(&mut old), ["router.removed"]);
-    assert_eq!(kinds(&mut new), ["router.added"]);
-    assert_eq!(kinds(&mut all), ["router.removed", "router.added"]);
+    let router = name(1);
+    hub.up(AT, Some("old".into()), ClientId(1), up(&router));
+    hub.moved(AT, &router, Some("old".into()), Some("new".into()));
+    hub.down(AT, ClientId(1), down(&router));
+    assert_eq!(kinds(&mut old), ["tunnel.up", "router.removed"]);
+    assert_eq!(kinds(&mut new), ["router.added", "tunnel.down"]);
+    assert_eq!(kinds(&mut all), ["tunnel.up", "router.removed", "router.added", "tunnel.down"]);
 }
 
 #[tokio::test]
@@ -270,7 +273,7 @@ proptest! {
         let mut readers: [Reader; 3] = Default::default();
         let tell = |hub: &EventHub, event: TunnelEvent| match event {
             TunnelEvent::Up { .. } => hub.up(AT, None, ClientId(1), event),
-            TunnelEvent::Down { .. } => hub.down(AT, None, ClientId(1), event),
+            TunnelEvent::Down { .. } => hub.down(AT, ClientId(1), event),
             event => hub.tell(AT, None, event),
         };
         for step in steps {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::concentrator::{Concentrator, TunSource, TunnelEvent};
 use crate::config::Config;
 use crate::control_api::Expected;
-use crate::control_api::types::{NewRouter, Page, RouterFilter};
+use crate::control_api::types::{NewRouter, Page, RouterFilter, RouterPatch};
 use crate::identity::Account;
 #[cfg(feature = "store-sqlite")]
 use crate::store::SqliteStore;
@@ -97,6 +97,29 @@ async fn events_of_other_tenants_never_appear() {
         let mut source = handle.follow(scope, filter.clone(), Some(start)).unwrap();
         assert_eq!(routers(&mut *source).await, expected, "{scope:?} {filter:?}");
         assert_eq!(source.position(), handle.event_id());
+    }
+    head.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_router_that_is_given_to_another_tenant_leaves_its_former_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let head = start(dir.path(), Some(Arc::new(MemoryStore::new()))).await;
+    add(&head, "a", "old", "x").await;
+    let handle = head.handle();
+    let start = handle.event_id();
+    let patch: RouterPatch = serde_json::from_str("{\"tenant\": \"new\"}").unwrap();
+    handle.patch_router(&Scope::All, "a", Expected::Any, patch).await.unwrap();
+    for (tenant, expected) in
+        [("old", &["router.removed"][..]), ("new", &["router.added", "router.changed"])]
+    {
+        let scope = tenants(&[tenant]);
+        let mut source = handle.follow(&scope, EventFilter::default(), Some(start)).unwrap();
+        for kind in expected {
+            let next = tokio::time::timeout(PATIENCE, source.next()).await.unwrap();
+            assert_eq!(next.unwrap().unwrap().what.kind(), *kind, "{tenant}");
+        }
+        assert_eq!(routers(&mut *source).await, [""; 0]);
     }
     head.shutdown().await;
 }

@@ -32,7 +32,8 @@ impl ApiHandle {
 
     pub(super) fn view(&self, account: &Account) -> RouterView {
         let unix = clock::unix_seconds();
-        let connected = self.core.live().contains_key(&account.name);
+        // As the events tell it: a login whose tunnel never comes up is no news.
+        let connected = self.core.events.is_up(&account.name);
         let last_seen =
             if connected { Some(unix) } else { self.core.accounts.last_seen(&account.name) };
         let rotation = account.previous_at(unix).and(account.previous.as_ref());
