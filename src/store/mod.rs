@@ -308,7 +308,7 @@ pub enum StoreError {
     },
     /// Not ours.
     #[error(
-        "{path}: this file is not a tunnelhead database ({reason}); move it away or use another state_dir"
+        "{path}: this file is not a tunnelhead database ({reason}); move it away or use another state_dir; if it was one, `tunnelhead serve --recover` starts from the last good snapshot"
     )]
     Foreign {
         /// The database file.

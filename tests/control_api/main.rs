@@ -17,6 +17,7 @@ mod openapi;
 mod quickstart;
 mod reload;
 mod schemathesis;
+mod store;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -196,6 +196,13 @@ fn after_a_kill_every_router_has_its_address_again() {
         );
         expect_reachable(&lab, router);
     }
+    for name in ["branch-1", "branch-2"] {
+        let sessions = head.json(&["router", "sessions", name]);
+        assert_eq!(sessions[0]["until"], serde_json::Value::Null, "{sessions}");
+        assert_eq!(sessions[1]["reason"], "process_ended", "{sessions}");
+        assert!(sessions[1]["until"].as_str() <= sessions[0]["since"].as_str(), "{sessions}");
+        assert!(sessions[0]["id"].as_u64() > sessions[1]["id"].as_u64(), "{sessions}");
+    }
 }
 
 #[test]

@@ -9,8 +9,9 @@ use tokio::runtime::Runtime;
 use tunnelhead::concentrator::{Authenticator, Builder, Concentrator, TunSource};
 use tunnelhead::config::{Config, Listener};
 use tunnelhead::control_api::types::{
-    CreatedRouter, IncidentView, LoginAttempt, LoginFilter, LoginReport, NewRouter, ReloadReport,
-    RouterPatch, Status, TunnelFilter, TunnelView,
+    CreatedRouter, DirectoryEntry, IncidentView, LoginAttempt, LoginFilter, LoginReport, NewRouter,
+    ReloadReport, RouterPatch, SessionFilter, SessionView, Status, Timestamp, TunnelFilter,
+    TunnelView,
 };
 use tunnelhead::control_api::{ApiError, Expected, Handle, Scope};
 use tunnelhead::store::MemoryStore;
@@ -182,6 +183,24 @@ impl Head {
             .block_on(self.handle.list_tunnels(&Scope::All, TunnelFilter::ALL))
             .expect("the tunnels")
             .items
+    }
+
+    /// Everything that is kept of the tunnels of a router, newest first.
+    pub(crate) fn sessions(&self, name: &str) -> Vec<SessionView> {
+        let filter = SessionFilter::default();
+        self.runtime
+            .block_on(self.handle.sessions(&Scope::All, name, filter))
+            .expect("sessions")
+            .items
+    }
+
+    /// Who has, or had, an address.
+    pub(crate) fn directory(
+        &self,
+        address: Ipv4Addr,
+        at: Option<Timestamp>,
+    ) -> Result<DirectoryEntry, ApiError> {
+        self.runtime.block_on(self.handle.directory(&Scope::All, address, at))
     }
 
     pub(crate) fn tunnel(&self, name: &str) -> Option<TunnelView> {

@@ -16,6 +16,7 @@ mod binary;
 mod crowd;
 mod events;
 mod head;
+mod history;
 mod hostile;
 #[allow(dead_code, reason = "made for the tests with real clients; this uses a part of it")]
 #[path = "../e2e/lab.rs"]
