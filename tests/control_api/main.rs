@@ -16,6 +16,7 @@ mod live;
 mod openapi;
 mod quickstart;
 mod reload;
+mod rights;
 mod schemathesis;
 mod store;
 #[path = "../support/mod.rs"]
