@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, Outcome, doors, service};
+use crate::audit::{Action, Who};
 use crate::concentrator::{self, Builder, Concentrator};
 use crate::config::{Config, LocalAddress};
 use crate::control_api::server::serve_with;
@@ -112,7 +113,13 @@ pub(super) async fn run(
 /// What SIGHUP asks for. How it went stands in the log and in the status: nobody waits for it.
 async fn reload(head: &Concentrator) {
     tracing::info!("reloading");
-    let _ = head.reload().await;
+    let result = head.reload().await;
+    let mut action = Action { what: "reload".to_owned(), ..Action::default() };
+    action.status = Some(result.as_ref().map_or_else(|error| error.code.status(), |_| 200));
+    action.code = result.err().map(|error| error.code.name());
+    // Nobody knows who sent a signal.
+    let who = Who { actor: Some("signal".to_owned()), ..Who::default() };
+    head.handle().note_audit(who, action);
 }
 
 /// The addresses of this host, for the checks of the configuration.

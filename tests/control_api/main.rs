@@ -11,6 +11,7 @@
 mod audit;
 mod cardboard;
 mod events;
+mod hostile;
 #[allow(dead_code, reason = "each resource uses its own part of it")]
 mod live;
 mod openapi;

@@ -66,7 +66,7 @@ async fn openapi(uri: Uri) -> Response {
     post,
     path = "/v1/reload",
     tag = "operations",
-    extensions(("x-role" = json!("admin"))),
+    extensions(("x-role" = json!("admin")), ("x-scope" = json!("all"))),
     responses(
         (status = 200, description = "What has changed.", body = ReloadReport),
         (

@@ -59,14 +59,14 @@ pub(super) fn note_body(bytes: &[u8]) {
 
 impl Sent {
     fn take(&mut self, map: &Map<String, Value>) {
-        self.fields = map.keys().take(MAX_DETAILS).cloned().collect();
+        self.fields = map.keys().take(MAX_DETAILS).map(|name| plain(name, 64)).collect();
         for (name, value) in map.iter().filter(|(name, _)| SHOWN.contains(&name.as_str())) {
             let text = match value {
                 Value::String(text) => text.clone(),
                 Value::Object(_) => continue,
                 other => other.to_string(),
             };
-            self.detail.insert(name.clone(), bounded(&text, MAX_DETAIL_BYTES));
+            self.detail.insert(name.clone(), plain(&text, MAX_DETAIL_BYTES));
         }
     }
 }
@@ -171,6 +171,15 @@ fn actor(headers: &HeaderMap) -> Option<String> {
     let plain: String = text.chars().map(|c| if is_unprintable(c) { '?' } else { c }).collect();
     let plain = bounded(plain.trim(), MAX_ACTOR_BYTES);
     (!plain.is_empty()).then_some(plain)
+}
+
+/// A stranger's text with nothing in it that moves a cursor or turns a line, and of bounded length.
+fn plain(text: &str, most: usize) -> String {
+    let mut out = String::new();
+    for c in bounded(text, most).chars() {
+        if is_unprintable(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    bounded(&out, most)
 }
 
 /// What stands in the path where the template has `{name}`.
