@@ -2,10 +2,10 @@
 //! other one, and still somebody must be able to ask why.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use std::os::fd::AsFd;
 use tokio::net::{UnixListener, UnixStream};
 
 /// Connections that are served beyond the limit; one more is told to ask again.
@@ -30,26 +30,36 @@ impl Reserve {
         matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
     }
 
-    /// Gives a descriptor up and accepts with it. With the last one somebody can only be told;
-    /// then there is no [`Borrowed`]. None: nobody waits, or others were quicker.
-    pub(super) fn accept(&self, listener: &UnixListener) -> Option<(UnixStream, Option<Borrowed>)> {
+    /// Gives a descriptor up and accepts with it. Whoever gets the last one is told `busy` and let
+    /// go at once, so that it is there for the next one. None: nobody waits, others were quicker,
+    /// or somebody was told.
+    pub(super) fn accept(
+        &self,
+        listener: &UnixListener,
+        busy: &[u8],
+    ) -> Option<(UnixStream, Borrowed)> {
         self.refill();
-        let left = {
+        let last = {
             let mut kept = self.lock();
             kept.pop()?;
-            kept.len()
+            kept.is_empty()
         };
-        let accepted =
-            socket2::SockRef::from(&listener.as_fd()).accept().ok().and_then(|(stream, _)| {
-                let stream = std::os::unix::net::UnixStream::from(stream);
-                stream.set_nonblocking(true).ok()?;
-                UnixStream::from_std(stream).ok()
-            });
+        // Replaced when it is dropped, whatever happens on the way.
         let borrowed = Borrowed(self.clone());
-        Some((accepted?, (left > 0).then_some(borrowed)))
+        let (stream, _) = socket2::SockRef::from(&listener.as_fd()).accept().ok()?;
+        let mut stream = std::os::unix::net::UnixStream::from(stream);
+        stream.set_nonblocking(true).ok()?;
+        if last {
+            // A fresh socket has room for it.
+            let _ = stream.write_all(busy);
+            drop(stream);
+            return None;
+        }
+        Some((UnixStream::from_std(stream).ok()?, borrowed))
     }
 
-    fn refill(&self) {
+    /// Takes descriptors that have become free before anybody else does.
+    pub(super) fn refill(&self) {
         let mut kept = self.lock();
         while kept.len() < KEPT {
             let Ok(file) = File::open("/dev/null") else { break };

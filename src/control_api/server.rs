@@ -29,6 +29,8 @@ use crate::telemetry::clock;
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// How long open connections may finish when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// How long accepting rests after somebody was told to ask again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(1);
 /// How long accepting rests after an error such as "too many open files".
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -138,7 +140,9 @@ pub async fn serve_with(
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            Some(_) = server.connections.join_next(), if !server.connections.is_empty() => {}
+            Some(_) = server.connections.join_next(), if !server.connections.is_empty() => {
+                server.reserve.refill();
+            }
             accepted = listener.accept() => {
                 server.accepted(accepted, &listener, &socket, false, &stopped).await;
             }
@@ -189,18 +193,17 @@ impl Server {
     ) {
         let (stream, borrowed) = match accepted {
             Ok((stream, _)) => (stream, None),
-            Err(error) if Reserve::is_needed(&error) => match self.reserve.accept(listener) {
-                Some((stream, Some(borrowed))) => (stream, Some(borrowed)),
-                Some((stream, None)) => {
-                    refuse(stream, "the process has too many open files; ask again");
-                    return;
+            Err(error) if Reserve::is_needed(&error) => {
+                let busy = busy("the process has too many open files; ask again");
+                match self.reserve.accept(listener, busy.as_bytes()) {
+                    Some((stream, borrowed)) => (stream, Some(borrowed)),
+                    None => {
+                        // A rest for the others, too: nothing is gained by being quick here.
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        return;
+                    }
                 }
-                None => {
-                    tracing::warn!(%error, "the control socket accepts nothing");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                    return;
-                }
-            },
+            }
             Err(error) => {
                 tracing::warn!(%error, "the control socket accepts nothing");
                 tokio::time::sleep(ACCEPT_REST).await;
@@ -263,20 +266,26 @@ async fn connection(
     }
 }
 
-/// One answer without a request, as far as it can be sent at once.
-fn refuse(stream: UnixStream, why: &str) {
+/// One answer without a request, as far as it can be sent.
+fn refuse(mut stream: UnixStream, why: &str) {
+    let answer = busy(why);
+    tokio::spawn(async move {
+        let told = async {
+            // The peer learns it either way.
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        };
+        // A fresh socket has room for it, so this is not waited for.
+        let _ = tokio::time::timeout(ACCEPT_REST, told).await;
+    });
+}
+
+fn busy(why: &str) -> String {
     let error = ApiError::new(ErrorCode::Busy, why);
     let body = serde_json::to_string(&error).unwrap_or_default();
-    let answer = format!(
+    format!(
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
          connection: close\r\n\r\n{body}",
         body.len()
-    );
-    // A fresh socket has room for it; if not, the connection is just closed.
-    let _ = stream.try_write(answer.as_bytes());
-    tokio::spawn(async move {
-        let mut stream = stream;
-        // The peer learns it either way.
-        let _ = stream.shutdown().await;
-    });
+    )
 }

@@ -118,7 +118,8 @@ fn bodies_that_are_no_router_change_nothing() {
     let trail = live.get("/v1/audit?limit=1000").body;
     assert!(!trail.contains('\u{1b}') && !trail.contains('\u{202e}'));
     let (code, out, _) = live.tunnelhead(&["audit", "list"]);
-    assert!(code == 0 && out.is_ascii() && !out.contains('\u{1b}'), "{out}");
+    let printable = |c: char| c == '\n' || (!c.is_control() && !"\u{202e}\u{200b}".contains(c));
+    assert!(code == 0 && out.chars().all(printable), "{out:?}");
 }
 
 #[test]
@@ -284,7 +285,7 @@ fn without_a_descriptor_left_somebody_can_still_ask() {
     let mut held = Vec::new();
     let mut served = 0;
     let mut told = 0;
-    for _ in 0..200 {
+    for _ in 0..100 {
         let mut stream = connect(&live);
         stream.write_all(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let mut start = [0; 12];
