@@ -14,6 +14,7 @@ mod events;
 mod hostile;
 #[allow(dead_code, reason = "each resource uses its own part of it")]
 mod live;
+mod logins;
 mod openapi;
 mod quickstart;
 mod reload;

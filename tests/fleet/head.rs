@@ -143,6 +143,17 @@ impl Head {
         })
     }
 
+    /// The attempts that somebody with this scope is shown.
+    pub(crate) fn logins_in(&self, scope: &Scope) -> Vec<LoginAttempt> {
+        let listed = self.handle.list_logins(scope, LoginFilter::default(), 1000, None);
+        self.runtime.block_on(listed).expect("the attempts").items
+    }
+
+    /// Why this router can, or can't, log in, for somebody with this scope.
+    pub(crate) fn why_in(&self, scope: &Scope, name: &str) -> Result<LoginReport, ApiError> {
+        self.runtime.block_on(self.handle.why(scope, name))
+    }
+
     /// Why this router can, or can't, log in.
     pub(crate) fn why(&self, name: &str) -> Result<LoginReport, ApiError> {
         self.runtime.block_on(self.handle.why(&Scope::All, name))

@@ -12,6 +12,7 @@ use tunnelhead::concentrator::{
     Accept, Authenticator, AuthenticatorError, Deciding, Decision, LoginRequest,
 };
 use tunnelhead::config::{CertificatePolicy, Config, Wrap};
+use tunnelhead::control_api::Scope;
 use tunnelhead::control_api::types::{IncidentView, Login, LoginAttempt, NewRouter};
 use tunnelhead::telemetry::clock;
 use tunnelhead::telemetry::flight::capture;
@@ -121,7 +122,6 @@ const RESET: [u8; 16] = [0, 14, 0x38, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0];
 #[track_caller]
 fn expect(attempt: &LoginAttempt, cause: &str, words: &[&str], command: Option<&str>) {
     let answer = attempt.answer.as_ref().expect("an answer");
-    println!("{cause}: {}\n    {:?} {:?}", answer.sentence, answer.routeros, answer.shell);
     assert_eq!(answer.cause, cause, "{attempt:#?}");
     for word in words {
         assert!(answer.sentence.contains(word), "{word}: {}", answer.sentence);
@@ -472,10 +472,37 @@ fn a_capture_can_be_replayed_and_comes_as_far() {
     // With the cipher taken away it ends as such a login would, and a damaged one as a broken one.
     let replayed = replay(&kept, &tls, &ciphers[..1]).expect("a replay");
     assert_eq!(replayed.cipher, Some(Err("cipher_not_allowed")));
-    let mut damaged = kept.clone();
+    let mut damaged = kept;
     damaged.hello[9..].fill(0xff);
     let replayed = replay(&damaged, &tls, &ciphers).expect("a replay");
     assert_eq!((replayed.answered, replayed.closed), (false, Some("tls")));
+}
+
+#[test]
+fn nobody_is_told_of_the_routers_of_others() {
+    let mut site = Site::start();
+    let of =
+        |name: &str, tenant: &str| NewRouter { tenant: Some(tenant.to_owned()), ..named(name) };
+    let wrong = |member: Member| Member { password: b"wrong".to_vec(), ..member };
+    let ours = wrong(site.member(of("ours", "a"), profiles::p3()));
+    let theirs = wrong(site.member(of("theirs-is-a-very-long-user-name", "b"), profiles::p3()));
+    let _ = site.failed(ours.clone());
+    let _ = site.failed(theirs);
+    let stranger = Member { username: b"theirs-is-a-very-long-user-".to_vec(), ..ours };
+    let _ = site.failed(stranger);
+    let _ = site.raw(PLAIN, b"GET / HTTP/1.1\r\n\r\n");
+
+    assert_eq!(site.head.logins_in(&Scope::All).len(), 4);
+    let scope = Scope::Tenants(["a".into()].into());
+    let shown = site.head.logins_in(&scope);
+    assert_eq!(shown.len(), 1, "{shown:#?}");
+    assert_eq!(shown[0].router.as_deref(), Some("ours"));
+    assert!(site.head.why_in(&scope, "ours").is_ok());
+    let hidden = site.head.why_in(&scope, "theirs-is-a-very-long-user-name").unwrap_err();
+    let mut unknown = site.head.why_in(&scope, "nobody").unwrap_err();
+    unknown.message = unknown.message.replace("nobody", "theirs-is-a-very-long-user-name");
+    assert_eq!(hidden, unknown, "as if it did not exist");
+    assert!(site.head.why_in(&scope, "theirs-is-a-very-long-user-").is_err());
 }
 
 /// Lets everybody in under the user name that it gives, while it works.
@@ -503,15 +530,13 @@ const CROWD: u16 = 2000;
 const CROWD_TIME: Duration = Duration::from_secs(240);
 
 fn first(head: &Head, cause: &str, count: usize) -> IncidentView {
-    let found = eventually("incident", SOON, || {
+    eventually("incident", SOON, || {
         let began: Instant = clock::now();
         let all = head.incidents();
         let took = clock::now() - began;
         assert!(took < Duration::from_secs(1), "{took:?} for {} incidents", all.len());
         all.into_iter().next().filter(|one| one.cause == cause && one.count >= count)
-    });
-    println!("{} | {}", found.sentence, found.command);
-    found
+    })
 }
 
 /// Lets members dial, and again those whose handshake found no place, until all are as wanted.

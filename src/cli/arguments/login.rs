@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 /// The window of `why --fleet`, unless it is said otherwise.
 const WINDOW: &str = "15m";
 
 #[derive(Debug, Args)]
-#[group(id = "whom", required = true, multiple = false)]
+#[command(group(ArgGroup::new("whom").required(true)))]
 pub(in crate::cli) struct Why {
     /// Name of the router, or a user name that was tried
     #[arg(group = "whom")]
@@ -56,7 +56,7 @@ pub(in crate::cli) struct Capture {
 
 /// `90s`, `15m`, `2h`, `1d`; at most seven days.
 fn time(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(text.len().saturating_sub(1));
+    let (number, unit) = text.split_at(text.char_indices().next_back().map_or(0, |(at, _)| at));
     let unit = match unit {
         "s" => 1,
         "m" => 60,

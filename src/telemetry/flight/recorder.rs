@@ -398,6 +398,7 @@ fn repeats(old: &Record, new: &Record) -> bool {
         && old.username == new.username
         && old.listener == new.listener
         && old.tls_fault == new.tls_fault
+        && old.looks_like == new.looks_like
         && old.options == new.options
         && old.furthest() == new.furthest()
 }
