@@ -116,6 +116,21 @@ pub fn route_trouble(name: &str, management: Ipv4Addr, pool: Ipv4Net) -> Option<
     ))
 }
 
+/// Index and MTU of an interface, from the kernel and not from a `/sys` that may belong to another
+/// network namespace. `None` if there is no such interface.
+pub fn index_and_mtu(name: &str) -> Option<(u32, u32)> {
+    let asked = with_netlink(async |handle: Handle| {
+        let mut answers = pin!(handle.link().get().match_name(name.to_owned()).execute());
+        let link = next(&mut answers).await.ok()??;
+        let mtu = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        });
+        Some((link.header.index, mtu?))
+    });
+    asked.ok().flatten()
+}
+
 /// Every address of this host, each with the name of its interface.
 ///
 /// # Errors

@@ -6,7 +6,9 @@ mod device;
 mod error;
 pub mod memory;
 
-pub use configure::{Configured, host_addresses, link_trouble, ring_drops, route_trouble};
+pub use configure::{
+    Configured, host_addresses, index_and_mtu, link_trouble, ring_drops, route_trouble,
+};
 pub use device::{Device, DeviceQueue, TunConfig, check_permission};
 pub use error::TunError;
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tunnelhead::control_api::ErrorCode;
 use tunnelhead::testing::fleet::{Command, Fleet, Member};
@@ -138,11 +138,9 @@ fn a_revoked_certificate_loses_its_tunnel_and_does_not_come_back() {
     fleet.wait_all_up(SOON);
 
     write(site.folder(), "crl.pem", &site.authority.crl(&[&first], 1));
-    let asked = Instant::now();
     let report = site.head.reload().unwrap();
     assert_eq!((report.applied, report.tunnels_cut), (vec!["tls.crl".to_owned()], 1));
-    fleet.wait("the cut", SOON, |views| !views[revoked].connected);
-    assert!(asked.elapsed() < CUT_WITHIN, "{:?}", asked.elapsed());
+    fleet.wait("the cut", CUT_WITHIN, |views| !views[revoked].connected);
     site.head.wait_counter("tunnel_closed_certificate_revoked", 1);
     assert_eq!(site.head.status().crls[0].revoked, 1);
 
@@ -179,10 +177,13 @@ fn certificates_are_exchanged_under_live_tunnels_and_their_rekeys() {
     fleet.add(site.head.member("new", profiles::stock_2_6()));
     fleet.wait_all_up(SOON);
     // Who was there keeps its cipher, who comes gets the new one.
-    let cipher = |name: &str| site.head.tunnel(name).unwrap().cipher;
+    let cipher = |name: &str| {
+        let tunnel = crate::support::eventually("the tunnel", SOON, || site.head.tunnel(name));
+        tunnel.cipher
+    };
     assert_eq!(cipher("new"), "AES-128-GCM");
     assert_ne!(cipher("old"), "AES-128-GCM");
-    fleet.tell_all(Command::PingManagement);
+    fleet.tell_all(Command::PingBoth);
     fleet.wait("answers", SOON, |views| views.iter().all(|view| view.pings_answered()));
     fleet.expect_no_violations();
 }

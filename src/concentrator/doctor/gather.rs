@@ -27,6 +27,10 @@ pub(in crate::concentrator) fn gather(core: &Core, known: Known) -> Facts {
     let sysctl = |name: &str| number(&format!("/proc/sys/net/{name}"));
     let of_device = |name: &str| sysctl(&format!("ipv4/conf/{name}/rp_filter"));
     let device = Path::new("/sys/class/net").join(&known.tun);
+    let link = crate::tun::index_and_mtu(&known.tun);
+    // "/sys" shows the namespace that it was mounted in.
+    let index = number(&device.join("ifindex").display().to_string());
+    let ours = link.is_some_and(|(own, _)| index == Some(u64::from(own)));
     let trouble = known.degraded.iter().find(|one| one.part == "tun" || one.part == "route");
     Facts {
         now: clock::unix_seconds(),
@@ -46,8 +50,8 @@ pub(in crate::concentrator) fn gather(core: &Core, known: Known) -> Facts {
         dials: config.limits.dials as u64,
         tun: Tun {
             trouble: trouble.map(|one| one.reason.clone()),
-            mtu_found: number(&device.join("mtu").display().to_string()),
-            queues_found: known.kernel.then(|| queues(&device)).flatten(),
+            mtu_found: link.map(|(_, mtu)| u64::from(mtu)),
+            queues_found: (known.kernel && ours).then(|| queues(&device)).flatten(),
             name: known.tun,
             kernel: known.kernel,
             mtu: known.mtu,
