@@ -1,5 +1,6 @@
 //! The real socket, a real client, and a concentrator of cardboard.
 
+mod dial;
 mod fake;
 
 use std::collections::BTreeMap;

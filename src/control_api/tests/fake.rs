@@ -2,13 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use crate::control_api::handle::{EventSource, NextEvent};
+use tokio::io::DuplexStream;
+use tokio::sync::oneshot;
+
+use crate::audit::{Action, Who};
+
+use crate::control_api::handle::{Dialled, EventSource, NextEvent};
 use crate::control_api::types::{
-    CreatedRouter, EventFilter, EventGap, Finding, ImportRefused, ImportedRouter, List, NewRouter,
-    Page, PoolStatus, ReloadReport, RotateRouter, RouterFilter, RouterPatch, RouterRecord,
-    RouterView, SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelFilter, TunnelView,
+    CreatedRouter, DialTo, EventFilter, EventGap, Finding, ImportRefused, ImportedRouter, List,
+    NewRouter, Page, PoolStatus, ReloadReport, RotateRouter, RouterFilter, RouterPatch,
+    RouterRecord, RouterView, SecretText, Status, StoreStatus, Timestamp, TunStatus, TunnelFilter,
+    TunnelView,
 };
 use crate::control_api::{
     Answer, ApiError, Audit, ErrorCode, Events, Expected, History, Logins, Observation, Operations,
@@ -22,6 +28,10 @@ pub(super) struct Fake {
     pub(super) stuck: bool,
     /// Entries that `list_tunnels` makes up.
     pub(super) tunnels: usize,
+    /// The other ends of what `dial` gives, and what ends the session.
+    pub(super) dialled: Arc<Mutex<Vec<(DuplexStream, oneshot::Sender<&'static str>)>>>,
+    /// What the audit trail was told.
+    pub(super) audited: Arc<Mutex<Vec<Action>>>,
 }
 
 fn view(new: &NewRouter) -> RouterView {
@@ -236,6 +246,23 @@ impl Routers for Fake {
 }
 
 impl Tunnels for Fake {
+    fn dial(&self, _: &Scope, name: &str, _: DialTo) -> Answer<'_, Dialled> {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let (end, ended) = oneshot::channel();
+        let answer = if name == "r0" {
+            self.dialled.lock().unwrap().push((theirs, end));
+            Ok(Dialled {
+                connection: Box::new(ours),
+                generation: 7,
+                session_end: Box::pin(async { ended.await.unwrap_or("gone") }),
+                traffic: Arc::default(),
+            })
+        } else {
+            Err(ApiError::new(ErrorCode::DialRefused, "no"))
+        };
+        Box::pin(async { answer })
+    }
+
     fn list_tunnels(&self, _: &Scope, _: TunnelFilter) -> Answer<'_, List<TunnelView>> {
         Box::pin(async {
             Ok(List::complete(0, (0..self.tunnels).map(|n| tunnel(&format!("r{n}"))).collect()))
@@ -285,5 +312,11 @@ impl EventSource for Silence {
 }
 
 impl Logins for Fake {}
-impl Audit for Fake {}
+
+impl Audit for Fake {
+    fn note_audit(&self, _: Who, action: Action) {
+        self.audited.lock().unwrap().push(action);
+    }
+}
+
 impl StoreKeeping for Fake {}
