@@ -1,5 +1,7 @@
 //! The control sockets that the configuration asks for, and who may do what behind them.
 
+use std::os::unix::net::UnixListener;
+
 use super::Failure;
 use crate::config::{Config, Principal, Role as Word, Whom as Named};
 use crate::control_api::permission::{Rule, Rules, Whom, group_id, user_id};
@@ -8,7 +10,7 @@ use crate::control_api::socket::ControlSocket;
 use crate::control_api::{Role, Scope};
 
 /// Looks names up and makes the sockets. Blocks for as long as the system's name service does.
-pub(super) fn open(config: &Config) -> Result<Setup, Failure> {
+pub(super) fn open(config: &Config, inherited: Option<UnixListener>) -> Result<Setup, Failure> {
     let control = &config.control;
     let rules = rules(config)?;
     let group = control.group.as_ref().map(group_of).transpose()?;
@@ -18,7 +20,10 @@ pub(super) fn open(config: &Config) -> Result<Setup, Failure> {
         streams: limits.control_streams,
         ..ServerLimits::new(limits.control_connections, limits.control_body_bytes)
     };
-    let socket = ControlSocket::bind_for(&config.control_socket, group)?;
+    let socket = match inherited {
+        Some(listener) => ControlSocket::adopt(listener, &config.control_socket)?,
+        None => ControlSocket::bind_for(&config.control_socket, group)?,
+    };
     let read_only = match &control.read_only_socket {
         Some(path) => Some(ControlSocket::bind_for(path, read_only_group)?),
         None => None,

@@ -62,9 +62,10 @@ pub(super) async fn run(
     if let Err(error) = concentrator::forbid_core_dumps() {
         tracing::warn!(%error, "core dumps of this process may hold keys");
     }
-    let doors = doors::open(&config)?;
+    let inherited = service::inherited()?;
+    let doors = doors::open(&config, inherited.control)?;
     let path = doors.socket.path().to_owned();
-    let head = builder.config(config).start().await?;
+    let head = builder.config(config).inherited(inherited.listeners).start().await?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let control = tokio::spawn(serve_with(doors, head.handle(), async {
         // The sender is dropped if we fail: a stop as well.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use crate::concentrator::Concentrator;
+use super::Failure;
+use crate::concentrator::{self, Concentrator, Inherited};
 
 /// Time between looks at the threads.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -23,6 +24,16 @@ pub(super) fn reloading() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
         Err(error) => tracing::debug!(%error, "the service manager is not told of the reload"),
     }
+}
+
+/// The sockets that it has opened for us (`LISTEN_FDS`).
+pub(super) fn inherited() -> Result<Inherited, Failure> {
+    let names: Vec<String> = match sd_notify::listen_fds_with_names() {
+        Ok(names) => names.map(|(_, name)| name).collect(),
+        Err(error) => return Err(Failure(format!("LISTEN_FDS can't be used: {error}"))),
+    };
+    concentrator::inherited_sockets(&names)
+        .map_err(|error| Failure(format!("a socket of LISTEN_FDS can't be used: {error}")))
 }
 
 /// The end has begun.

@@ -67,13 +67,19 @@ impl Places {
     /// families, and a kernel without IPv6 is no reason not to start.
     pub(super) fn open(
         config: &Config,
+        mut inherited: Vec<TcpListener>,
         material: &Material,
         credential_key: Secret<32>,
         degraded: &mut Vec<Degraded>,
     ) -> Result<Self, StartError> {
         let mut open = Vec::new();
         for listener in &config.listeners {
-            match bind(listener, config) {
+            let at = |one: &TcpListener| one.local_addr().is_ok_and(|at| at == listener.address);
+            let bound = match inherited.iter().position(at) {
+                Some(index) => Ok(Arc::new(inherited.swap_remove(index))),
+                None => bind(listener, config),
+            };
+            match bound {
                 Ok(socket) => open.push(Place {
                     configured: listener.clone(),
                     address: socket.local_addr()?,
@@ -84,6 +90,10 @@ impl Places {
                 Err(StartError::NoIpv6 { address }) => degraded.push(no_ipv6(address)),
                 Err(error) => return Err(error),
             }
+        }
+        for one in inherited {
+            let address = one.local_addr().ok();
+            tracing::warn!(?address, "closing a socket that no listener of the configuration has");
         }
         if open.is_empty() {
             return Err(StartError::Internal(NO_LISTENER));

@@ -51,7 +51,7 @@ mod tests;
 mod timed_store;
 mod watch;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -75,7 +75,7 @@ pub use authenticator::{
 pub use dial::{DialError, DialStream};
 pub use events::{Event, EventFilter, EventGap, EventStream, Moment, NoEvent, TunnelEvent};
 pub use handles::{Routers, Tunnel, Tunnels};
-pub use host::{check_tun_permission, local_addresses};
+pub use host::{Inherited, check_tun_permission, inherited_sockets, local_addresses};
 pub use start::StartError;
 
 #[cfg(feature = "store-sqlite")]
@@ -103,6 +103,7 @@ pub struct Builder {
     recover: bool,
     tun: TunSource,
     log_filter: Option<Arc<dyn LogFilter>>,
+    inherited: Vec<TcpListener>,
 }
 
 impl Builder {
@@ -152,6 +153,14 @@ impl Builder {
     #[must_use]
     pub fn tun(mut self, tun: TunSource) -> Self {
         self.tun = tun;
+        self
+    }
+
+    /// Listening sockets that somebody else has opened, non-blocking. A listener of the
+    /// configuration with the address of one takes that; the others are closed.
+    #[must_use]
+    pub fn inherited(mut self, sockets: Vec<TcpListener>) -> Self {
+        self.inherited = sockets;
         self
     }
 

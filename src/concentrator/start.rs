@@ -150,7 +150,8 @@ impl From<SecretsError> for StartError {
 }
 
 pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, StartError> {
-    let Builder { config, source, authenticator, store, recover, tun, log_filter } = builder;
+    let Builder { config, source, authenticator, store, recover, tun, log_filter, inherited } =
+        builder;
     let mut degraded = Vec::new();
     create_state_dir(&config.state_dir)?;
     let own_store = store.is_none();
@@ -174,7 +175,7 @@ pub(super) fn start(builder: Builder, runtime: &Handle) -> Result<Concentrator, 
         .map_err(|problems| StartError::Files(ConfigError::Invalid(problems)))?;
     let mut of_listeners = Vec::new();
     let credential_key = secrets.key("session credentials");
-    let places = Places::open(&config, &material, credential_key, &mut of_listeners)?;
+    let places = Places::open(&config, inherited, &material, credential_key, &mut of_listeners)?;
     let listening = places.addresses();
 
     let (queues, kernel) = open_tun(&config, tun, &mut degraded)?;

@@ -247,3 +247,51 @@ async fn the_end_of_a_replaced_tunnel_is_not_the_end_of_its_successor() {
     assert!(head.core.cut("a", Cut::Disconnected));
     head.shutdown().await;
 }
+
+/// A device whose reader ends with a panic once it is told to.
+struct Trap {
+    inner: Box<dyn Queue>,
+    sprung: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Queue for Trap {
+    fn recv(&self, buf: &mut [u8]) -> std::io::Result<usize> {
+        assert!(!self.sprung.load(std::sync::atomic::Ordering::SeqCst), "a planted panic");
+        self.inner.recv(buf)
+    }
+
+    fn send(&self, packet: &[u8]) -> std::io::Result<()> {
+        self.inner.send(packet)
+    }
+
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.inner.as_fd()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packet_thread_that_panics_is_told_as_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "listen = [\"127.0.0.1:0\"]\npublic_host = \"127.0.0.1\"\nstate_dir = \"state\"\n";
+    let config = Config::parse(text, dir.path(), &[]).unwrap();
+    let (queues, hosts) = memory::pair(1).unwrap();
+    let sprung = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let traps = queues.into_iter().map(|queue| {
+        let trap = Trap { inner: Box::new(queue), sprung: Arc::clone(&sprung) };
+        Box::new(trap) as Box<dyn Queue>
+    });
+    let builder = Concentrator::builder().config(config).store(Arc::new(MemoryStore::new()));
+    let head = builder.tun(TunSource::Queues(traps.collect())).start().await.unwrap();
+    assert_eq!(head.failure(), None);
+    sprung.store(true, std::sync::atomic::Ordering::SeqCst);
+    hosts.send(&[0x45; 60]).unwrap();
+    let failed = async {
+        while head.failure().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, failed).await.expect("a failure");
+    assert!(head.failure().unwrap().contains("threads ended"), "{:?}", head.failure());
+    // It still ends in good order.
+    head.shutdown().await;
+}

@@ -64,6 +64,8 @@ pub struct ControlSocket {
     own: (u64, u64),
     uid: u32,
     gid: u32,
+    /// The service manager's: it stays.
+    adopted: bool,
     /// Held until the end.
     _lock: File,
 }
@@ -126,8 +128,40 @@ impl ControlSocket {
             own: (facts.dev(), facts.ino()),
             uid: facts.uid(),
             gid: facts.gid(),
+            adopted: false,
             _lock: lock,
         })
+    }
+
+    /// Takes a socket that the service manager listens on at this path. Its mode and group are the
+    /// service manager's, and it stays when this is dropped.
+    ///
+    /// # Errors
+    /// Another socket stands at the path, or another process serves it.
+    pub fn adopt(listener: UnixListener, path: &Path) -> Result<Self, BindError> {
+        let failed = |source| BindError::Io { path: path.to_owned(), source };
+        let absolute = std::path::absolute(path).map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        if bound.as_pathname() != Some(&*absolute) {
+            return Err(BindError::Foreign {
+                path: absolute,
+                what: "not where the service manager listens",
+            });
+        }
+        let (Some(folder), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+            return Err(BindError::Foreign { path: absolute, what: "a folder" });
+        };
+        let mut lock_name = std::ffi::OsString::from(".");
+        lock_name.push(name);
+        lock_name.push(".lock");
+        let lock = lock(&folder.join(lock_name), &absolute)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let facts = fs::symlink_metadata(&absolute).map_err(failed)?;
+        // Whoever made it, we serve it: our own user steers it.
+        let uid = cred::effective_uid();
+        let own = (facts.dev(), facts.ino());
+        let gid = facts.gid();
+        Ok(Self { listener, path: absolute, own, uid, gid, adopted: true, _lock: lock })
     }
 
     /// The path, absolute.
@@ -157,7 +191,9 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|f| (f.dev(), f.ino()) == self.own) {
+        if !self.adopted
+            && fs::symlink_metadata(&self.path).is_ok_and(|f| (f.dev(), f.ino()) == self.own)
+        {
             // Nothing to be done if it fails: the next start replaces it.
             let _ = fs::remove_file(&self.path);
         }

@@ -4,6 +4,7 @@
 pub mod cred;
 pub mod epoll;
 pub mod eventfd;
+pub mod inherited;
 pub mod machine;
 pub mod mailbox;
 pub mod names;

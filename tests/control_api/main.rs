@@ -15,6 +15,7 @@ mod hostile;
 #[allow(dead_code, reason = "each resource uses its own part of it")]
 mod live;
 mod logins;
+mod observation;
 mod openapi;
 mod quickstart;
 mod reload;
