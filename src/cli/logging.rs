@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::ValueEnum;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
@@ -59,6 +60,11 @@ fn parse(text: &str) -> Result<EnvFilter, String> {
     if text.bytes().any(|byte| !byte.is_ascii_graphic()) {
         return Err(wrong("it has blanks or other strange characters".to_owned()));
     }
+    // A bare word that is no level would be taken for a module, and mute everything else.
+    let bare = |part: &&str| !part.contains(['=', '[']) && part.parse::<LevelFilter>().is_err();
+    if let Some(word) = text.split(',').find(bare) {
+        return Err(wrong(format!("\"{word}\" is no level")));
+    }
     EnvFilter::try_new(text).map_err(|error| wrong(error.to_string()))
 }
 
@@ -92,7 +98,16 @@ mod tests {
         for text in ["info", "debug,hyper=warn", "info,tunnelhead::shard=trace", "off"] {
             assert!(parse(text).is_ok(), "{text}");
         }
-        for text in ["", " ", "info debug", "a=b=c=d", "info,tunnelhead=loud", "\u{1b}[31m"] {
+        for text in [
+            "",
+            " ",
+            "info debug",
+            "a=b=c=d",
+            "info,tunnelhead=loud",
+            "loud",
+            "info,",
+            "\u{1b}[31m",
+        ] {
             let reason = parse(text).unwrap_err();
             assert_eq!(reason.lines().count(), 1, "{reason}");
         }

@@ -122,9 +122,7 @@ fn metrics_are_what_prometheus_reads_and_account_for_every_packet() {
     }
     let second = eventually("balance of packets", SOON, || {
         let scrape = Scrape::of(&live);
-        let shards = 0..scrape.sum("tunnelhead_tunnels", "").max(64.0) as usize;
-        let balanced = shards.into_iter().all(|n| scrape.is_balanced(&format!("shard=\"{n}\"")));
-        balanced.then_some(scrape)
+        (0..64).all(|n| scrape.is_balanced(&format!("shard=\"{n}\""))).then_some(scrape)
     });
     assert!(second.sum("tunnelhead_received_packets_total", "from=\"host\"") >= 6.0);
     assert!(second.sum("tunnelhead_sent_packets_total", "to=\"router\"") >= 3.0);
@@ -260,6 +258,49 @@ fn the_service_manager_is_told() {
     process.signal("TERM");
     next("STOPPING=1");
     assert!(process.exit(SOON).unwrap().success());
+}
+
+/// Opens what a service manager would, and becomes the program.
+const ACTIVATE: &str = r#"
+import os, socket, sys
+program, config, control = sys.argv[1:4]
+routers = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+routers.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+routers.bind(("127.0.0.1", 18443))
+routers.listen(64)
+steer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+steer.bind(control)
+os.chmod(control, 0o660)
+steer.listen(64)
+high = [os.dup2(one.fileno(), 100 + n) for n, one in enumerate((routers, steer))]
+for n, fd in enumerate(high):
+    os.dup2(fd, 3 + n, inheritable=True)
+os.environ.update(LISTEN_FDS="2", LISTEN_FDNAMES="listener:control", LISTEN_PID=str(os.getpid()))
+os.execv(program, [program, "serve", "--config", config])
+"#;
+
+#[test]
+fn sockets_of_the_service_manager_are_taken_and_left_alone() {
+    if !missing_tools(&["python3"]).is_empty() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: socket activation: needs python3");
+        return;
+    }
+    let Some(mut live) = Live::start("socket activation", "") else { return };
+    live.end("TERM");
+    let text = std::fs::read_to_string(live.path("config.toml")).unwrap();
+    let text = text.replace("127.0.0.1:0", "127.0.0.1:18443");
+    std::fs::write(live.path("config.toml"), text).unwrap();
+    let mut command = Command::new("unshare");
+    let script = "ip link set lo up && exec \"$0\" \"$@\"";
+    command.args(["-n", "sh", "-c", script, "python3", "-c", ACTIVATE, PROGRAM]);
+    command.arg(live.path("config.toml")).arg(live.socket());
+    let mut process = Process::spawn("tunnelhead serve", &mut command);
+    process.expect_line(0, SOON, "serving");
+    let status = live.get("/v1/status").json();
+    assert_eq!(status["listeners"][0]["address"], "127.0.0.1:18443");
+    process.signal("TERM");
+    assert!(process.exit(SOON).unwrap().success(), "{}", process.tail(40));
+    assert!(live.socket().exists(), "the socket is the service manager's");
 }
 
 #[test]
