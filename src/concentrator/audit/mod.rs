@@ -436,6 +436,8 @@ impl Worker {
                 self.shared.done.notify_all();
                 true
             }
+            // Behind what somebody else has written, right away.
+            Err(StoreError::Conflict(_)) => true,
             Err(error) => {
                 let mut queue = self.lock();
                 if queue.stuck.is_none() {
@@ -616,3 +618,6 @@ fn entry(row: &Row) -> Option<AuditEntry> {
 fn degraded(error: &StoreError) -> ApiError {
     ApiError::new(ErrorCode::StoreDegraded, error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -144,7 +144,7 @@ async fn log_level(State(shared): State<Shared>, uri: Uri) -> Response {
     put,
     path = "/v1/log-level",
     tag = "operations",
-    extensions(("x-role" = json!("admin"))),
+    extensions(("x-role" = json!("admin")), ("x-scope" = json!("all"))),
     request_body = LogLevel,
     responses(
         (status = 200, description = "The filter that holds now.", body = LogLevel),

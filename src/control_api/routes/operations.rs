@@ -94,7 +94,7 @@ async fn reload(
     get,
     path = "/v1/doctor",
     tag = "operations",
-    extensions(("x-role" = json!("operate"))),
+    extensions(("x-role" = json!("operate")), ("x-scope" = json!("all"))),
     responses(
         (status = 200, description = "Everything that was looked at.", body = List<Finding>),
         (status = "default", description = "A refusal.", body = ApiError),
