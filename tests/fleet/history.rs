@@ -1,6 +1,6 @@
 //! What is kept of tunnels after their end.
 
-use tunnelhead::testing::fleet::Fleet;
+use tunnelhead::testing::fleet::{Command, Fleet, View};
 use tunnelhead::testing::profiles;
 
 use crate::head::{Head, SOON};
@@ -18,6 +18,10 @@ fn each_tunnel_is_one_session_with_its_bytes_and_the_reason_of_its_end() {
     let entry = head.directory(tunnel.address, None).expect("an entry");
     assert_eq!((entry.router.as_str(), entry.connected, entry.until), ("a", true, None));
     assert_eq!(entry.real_address, Some(tunnel.real_address));
+    fleet.tell(id, Command::PingBoth);
+    fleet.wait_for(id, "answers", SOON, View::pings_answered);
+    let now = head.sessions("a").remove(0);
+    assert!(now.rx_bytes > 0 && now.tx_bytes > 0, "so far: {now:?}");
     head.disconnect("a");
     fleet.wait_for(id, "an end", SOON, |view| view.closes >= 1);
     let ended = eventually("end of the session", SOON, || {

@@ -48,7 +48,7 @@ fn account(name: &str) -> Account {
         created_at: 1_700_000_000,
         tenant: Some("north".into()),
         tags: vec!["region:7".into(), "spare".into()],
-        note: "on the roof\nring twice".into(),
+        note: "on the roof, ring twice; schlüssel".into(),
         previous: Some(PreviousSecret {
             secret: StoredSecret::Machine { tag: [8; 32] },
             until: 1_700_003_600,
