@@ -315,6 +315,15 @@ fn nobody_else_can_say_that_a_segment_was_pruned() {
 }
 
 #[test]
+fn a_seal_of_another_past_contradicts_the_records() {
+    let (chain, rows) = trail(6);
+    let other = Chain::new(key(), Head::START).rows((21..=24).map(record));
+    let seals = [seal(1, &other, Mac::ZERO).row(&key())];
+    let found = check(&seals, &rows, HeadFile::At(chain.head()), &[]).findings;
+    assert_eq!(found, [Finding::SealContradicts { segment: 1 }]);
+}
+
+#[test]
 fn findings_are_bounded() {
     let forged = Chain::new(AuditKey::new(Secret::new([8; 32])), Head::START);
     let report = check(&[], &forged.rows((1..=500).map(record)), HeadFile::Missing, &[]);
