@@ -118,6 +118,14 @@ fn every_key_is_read() {
         tenants = ["a"]
         [audit]
         retention = "30d"
+        [authenticator]
+        url = "http://127.0.0.1:8090/login"
+        secret_file = "ta.key"
+        timeout = "2s"
+        connections = 4
+        queue = 16
+        accounts = true
+        rekeys = true
         [limits]
         login_deadline = "10s"
         unauthenticated = 100
@@ -158,6 +166,7 @@ fn every_key_is_read() {
     assert_eq!(config.limits.open_files, Some(10_000));
     assert_eq!((config.limits.frame_bytes, config.limits.events), (1800, 2048));
     assert_eq!(config.router_host(None), (Some("vpn.example.net".into()), false));
+    assert!(config.authenticator.endpoint.is_some() && config.authenticator.rekeys);
     // The text above leaves no key out.
     let (_, notes) = read::config(text, dir.path()).unwrap();
     for key in &notes.asked {
