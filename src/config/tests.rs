@@ -71,6 +71,7 @@ fn every_key_is_read() {
     fs::write(dir.path().join("cert.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
     fs::write(dir.path().join("key.pem"), "-----BEGIN PRIVATE KEY-----\n").unwrap();
     fs::write(dir.path().join("crl.pem"), "-----BEGIN X509 CRL-----\n").unwrap();
+    fs::write(dir.path().join("secret.txt"), "s3cret\n").unwrap();
     let text = r#"
         listen = ["0.0.0.0:8443"]
         public_host = "vpn.example.net"
@@ -120,12 +121,14 @@ fn every_key_is_read() {
         retention = "30d"
         [authenticator]
         url = "http://127.0.0.1:8090/login"
-        secret_file = "ta.key"
+        secret_file = "secret.txt"
         timeout = "2s"
         connections = 4
         queue = 16
         accounts = true
         rekeys = true
+        [metrics]
+        per_router = true
         [limits]
         login_deadline = "10s"
         unauthenticated = 100
@@ -595,6 +598,8 @@ fn the_documentation_names_every_key() {
         "control",
         "control.role",
         "audit",
+        "authenticator",
+        "metrics",
         "limits",
         "store",
         "history",
