@@ -1,7 +1,7 @@
 use tunnelhead_crypto::FastRandom;
 
-use super::super::PreviousSecret;
 use super::*;
+use crate::identity::PreviousSecret;
 
 const RIGHT: &[u8] = b"right password";
 const WRONG: &[u8] = b"wrong password";

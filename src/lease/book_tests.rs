@@ -324,13 +324,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Who held a resting address, and when it was given back.
+type Rest = (String, u64);
+
 /// The naive model: a list of (address, identity, used, released) and the usable addresses.
 #[derive(Default)]
 struct Model {
     held: BTreeMap<String, (Ipv4Addr, bool)>,
-    rests: BTreeMap<Ipv4Addr, (String, u64)>,
+    rests: BTreeMap<Ipv4Addr, Rest>,
     /// For whom an address is put aside, and how it rested before.
-    aside: Option<(String, Ipv4Addr, Option<(String, u64)>)>,
+    aside: Option<(String, Ipv4Addr, Option<Rest>)>,
 }
 
 impl Model {

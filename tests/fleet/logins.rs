@@ -247,7 +247,7 @@ fn a_disconnected_router_hears_why_and_comes_back() {
     head.disconnect("back");
     let view = fleet.wait_for(id, "another login", SOON, |view| view.logins == 2);
     assert_eq!(view.address, address);
-    head.wait_counter("tunnel_closed_shut_down", 1);
+    head.wait_counter("tunnel_closed_disconnected_by_operator", 1);
     assert_eq!(head.counter("tunnel_closed_peer_closed"), 0);
     fleet.expect_no_violations();
 }

@@ -21,6 +21,9 @@ use crate::control_api::{
     Routers, Rows, Scope, StoreKeeping, Tunnels,
 };
 
+/// The router's end of a dial, and what ends the session with a reason.
+type FarEnd = (DuplexStream, oneshot::Sender<&'static str>);
+
 #[derive(Default)]
 pub(super) struct Fake {
     pub(super) routers: Mutex<BTreeMap<String, RouterView>>,
@@ -29,7 +32,7 @@ pub(super) struct Fake {
     /// Entries that `list_tunnels` makes up.
     pub(super) tunnels: usize,
     /// The other ends of what `dial` gives, and what ends the session.
-    pub(super) dialled: Arc<Mutex<Vec<(DuplexStream, oneshot::Sender<&'static str>)>>>,
+    pub(super) dialled: Arc<Mutex<Vec<FarEnd>>>,
     /// What the audit trail was told.
     pub(super) audited: Arc<Mutex<Vec<Action>>>,
 }
