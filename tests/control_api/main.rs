@@ -20,6 +20,7 @@ mod openapi;
 mod quickstart;
 mod reload;
 mod rights;
+mod routers;
 mod schemathesis;
 mod store;
 #[path = "../support/mod.rs"]

@@ -25,6 +25,7 @@ mod logins;
 mod noise;
 mod reload;
 mod routeros;
+mod routers;
 #[path = "../support/mod.rs"]
 mod support;
 mod why;

@@ -49,7 +49,7 @@ impl ApiHandle {
             self.replace(shut)?;
             self.cut_now(name, Cut::Disabled).await;
         }
-        self.apply(changed, planned).await.map_err(|error| match shut {
+        self.apply(&account, changed, planned).await.map_err(|error| match shut {
             true => {
                 self.core.tell(TunnelEvent::RouterChanged { router: Arc::clone(&account.name) });
                 let message = format!(
@@ -83,7 +83,7 @@ impl ApiHandle {
         let planned = planned.map_err(|error| lease_refusal(scope, error))?;
         let revision = self.core.accounts.next_revision(unix);
         let changed = Account { revision, ..Account::clone(&account) };
-        self.apply(changed, Some(planned)).await
+        self.apply(&account, changed, Some(planned)).await
     }
 
     pub(super) async fn rotate(
@@ -155,6 +155,7 @@ impl ApiHandle {
     /// Commits the account and the lease, then shows both and tells.
     async fn apply(
         &self,
+        old: &Account,
         changed: Account,
         planned: Option<Planned>,
     ) -> Result<RouterView, ApiError> {
@@ -180,6 +181,9 @@ impl ApiHandle {
             self.cut_now(&name, Cut::Readdressed).await;
         }
         tracing::info!(router = %name, disabled = changed.disabled, "router changed");
+        if changed.tenant != old.tenant {
+            self.core.tell_moved(&name, old.tenant.clone());
+        }
         self.core.tell(TunnelEvent::RouterChanged { router: Arc::clone(&name) });
         if let Some(address) = moved {
             self.core.tell(TunnelEvent::AddressGiven { router: name, address });

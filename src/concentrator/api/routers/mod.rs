@@ -8,6 +8,8 @@
 mod change;
 mod create;
 mod refuse;
+#[cfg(test)]
+mod tests;
 mod transfer;
 mod view;
 
