@@ -2,6 +2,7 @@
 
 #![expect(unused_qualifications, reason = "utoipa qualifies the types of parameters")]
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::Shared;
 use super::body::{
     NoParameters, announced, declared, json, json_fault, query, timed, too_large, too_slow,
 };
+use super::record::AuditDetail;
 use crate::control_api::caller::Caller;
 use crate::control_api::error::{ApiError, ErrorCode};
 use crate::control_api::handle::Rows;
@@ -120,9 +122,15 @@ async fn import_routers(
         Ok(asked) => asked,
         Err(refused) => return refused.into_response(),
     };
+    let count = lines.len().to_string();
     // Not bounded in time: an answer that came too late would lose the passwords.
     match shared.handle.import_routers(&caller.scope, lines, scripts).await {
-        Ok(Ok(routers)) => rows(routers),
+        Ok(Ok(routers)) => {
+            let mut response = rows(routers);
+            let detail = BTreeMap::from([("routers".to_owned(), count)]);
+            response.extensions_mut().insert(AuditDetail(detail));
+            response
+        }
         Ok(Err(refused)) => refused.into_response(),
         Err(error) => ImportRefused::from(error).into_response(),
     }
