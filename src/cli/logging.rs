@@ -61,7 +61,10 @@ fn parse(text: &str) -> Result<EnvFilter, String> {
         return Err(wrong("it has blanks or other strange characters".to_owned()));
     }
     // A bare word that is no level would be taken for a module, and mute everything else.
-    let bare = |part: &&str| !part.contains(['=', '[']) && part.parse::<LevelFilter>().is_err();
+    let bare = |part: &&str| {
+        let level = !part.is_empty() && part.parse::<LevelFilter>().is_ok();
+        !part.contains(['=', '[']) && !level
+    };
     if let Some(word) = text.split(',').find(bare) {
         return Err(wrong(format!("\"{word}\" is no level")));
     }
