@@ -156,7 +156,7 @@ impl HttpAuthenticator {
         let request =
             request.body(Full::new(body.clone())).map_err(|error| answer(error.to_string()))?;
         let response = connection.send_request(request).await.map_err(|error| {
-            if error.is_parse() || error.is_parse_too_large() {
+            if error.is_parse() {
                 answer(format!("the endpoint does not speak HTTP/1.1: {error}"))
             } else {
                 Fault::Connection(error)

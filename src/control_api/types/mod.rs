@@ -26,6 +26,7 @@ use super::error::ApiError;
 
 pub use audit::{AuditCheck, AuditEntry, AuditQuery, AuditSegment};
 pub use doctor::{Finding, FindingState};
+#[cfg(feature = "control-api")]
 pub(crate) use event::EventDocument;
 pub use event::{Event, EventFilter, EventGap, EventRecord, Moment, TunnelEvent};
 pub use health::{Health, LogLevel};
