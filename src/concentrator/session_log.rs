@@ -4,7 +4,8 @@
 //! records wait here, go to the store many at a time, and are tried again while the disk is full.
 //! The number that may wait is bounded; the oldest are lost then, and counted.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +17,8 @@ pub(super) struct SessionLog {
     /// The number of the first connection of this process.
     first: u64,
     queue: Mutex<Queue>,
+    /// The tunnels that are up: session and real address.
+    up: Mutex<HashMap<Ipv4Addr, (u64, SocketAddr)>>,
     /// Records that were never written.
     lost: AtomicU64,
 }
@@ -34,7 +37,13 @@ impl SessionLog {
     /// that ended without telling are closed.
     pub(super) fn new(store: Arc<dyn Store>, marks: &Marks, now: u64) -> Arc<Self> {
         let first = (now << RUN_BITS).max(marks.last_session.saturating_add(1));
-        let log = Arc::new(Self { store, first, queue: Mutex::default(), lost: AtomicU64::new(0) });
+        let log = Arc::new(Self {
+            store,
+            first,
+            queue: Mutex::default(),
+            up: Mutex::default(),
+            lost: AtomicU64::new(0),
+        });
         log.push([Change::EndSessions { reason: PROCESS_ENDED.into() }, Change::Alive { at: now }]);
         log
     }
@@ -51,11 +60,19 @@ impl SessionLog {
 
     /// Notes that a tunnel is up.
     pub(super) fn opened(self: &Arc<Self>, report: &TunnelReport) {
+        self.up().insert(report.address, (report.client.0, report.real_address));
         self.push([Change::OpenSession(self.record(report))]);
     }
 
     /// Notes that a tunnel has ended, and when its router was seen last.
     pub(super) fn closed(self: &Arc<Self>, report: &TunnelReport, reason: &str, now: u64) {
+        {
+            // The newcomer of a takeover may be up already.
+            let mut up = self.up();
+            if up.get(&report.address).is_some_and(|(session, _)| *session == report.client.0) {
+                up.remove(&report.address);
+            }
+        }
         let touch = Change::Touch {
             identity: Arc::clone(&report.identity.0),
             at: now,
@@ -88,6 +105,11 @@ impl SessionLog {
             self.store.submit(part.to_vec(), None);
         }
         self.store.flush();
+    }
+
+    /// From where the router of this address is connected; the same work however many there are.
+    pub(super) fn connected_from(&self, address: Ipv4Addr) -> Option<SocketAddr> {
+        self.up().get(&address).map(|(_, from)| *from)
     }
 
     /// Records that were never written.
@@ -151,6 +173,10 @@ impl SessionLog {
                 self.lost.fetch_add(sent.len() as u64, Ordering::Relaxed);
             }
         }
+    }
+
+    fn up(&self) -> MutexGuard<'_, HashMap<Ipv4Addr, (u64, SocketAddr)>> {
+        self.up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

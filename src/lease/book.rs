@@ -228,6 +228,11 @@ impl AddressBook {
         record.released_at.is_none().then_some(&record.identity)
     }
 
+    /// The lease that holds `address`; none while it rests.
+    pub fn holding(&self, address: Ipv4Addr) -> Option<&LeaseRecord> {
+        self.leases.get(&address).filter(|record| record.released_at.is_none())
+    }
+
     /// The lease of `identity`, to record it.
     pub fn record_of(&self, identity: &str) -> Option<&LeaseRecord> {
         self.leases.get(self.holders.get(identity)?)

@@ -92,15 +92,13 @@ impl ApiHandle {
     fn holder_now(&self, scope: &Scope, address: Ipv4Addr) -> Option<Option<DirectoryEntry>> {
         let (owner, since) = {
             let leases = self.core.leases();
-            let owner = Arc::clone(leases.owner_of(address)?);
-            let since = leases.record_of(&owner)?.since;
-            (owner, since)
+            let lease = leases.holding(address)?;
+            (Arc::clone(&lease.identity), lease.since)
         };
         if self.visible_since(scope, &owner).is_none() {
             return Some(None);
         }
-        let real_address =
-            self.core.live().get(&owner).map(|live| plain_address(live.real_address));
+        let real_address = self.core.sessions.connected_from(address).map(plain_address);
         Some(Some(DirectoryEntry {
             address,
             router: owner.to_string(),
