@@ -76,6 +76,8 @@ pub fn openapi() -> OpenApi {
         "HTTP/1.1 + JSON on a local unix socket: reach, see and steer every router.".to_owned(),
     );
     document.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    // The contact that is put in by itself is that of the library.
+    document.info.contact = None;
     document
 }
 
