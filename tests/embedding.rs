@@ -161,6 +161,8 @@ async fn a_ban_refuses_before_the_password_and_ends_by_itself_or_when_it_is_lift
     let error = handle.disconnect(&all, "branch", None).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::TunnelNotFound);
 
+    // One that has not noticed the end would not dial.
+    fleet.wait_for(member, "the end of its connection", SOON, |view| !view.connected);
     fleet.tell(member, Command::Dial);
     let failed = async {
         loop {

@@ -10,6 +10,7 @@ use tunnelhead::testing::profiles;
 use tunnelhead_crypto::{FastRandom, SecureRandom as _};
 
 use crate::head::{Head, SOON, listener};
+use crate::support::eventually;
 
 /// Speaks first, then listens to the end; returns what was answered.
 fn answer_to(target: SocketAddr, bytes: &[u8]) -> Vec<u8> {
@@ -167,7 +168,8 @@ fn headers_of_a_listed_balancer_name_the_router_and_others_are_refused() {
     // A stranger without one logs in as itself.
     let id = fleet.add(head.member("direct", profiles::p3()));
     fleet.wait_for(id, "a tunnel", SOON, |view| view.up);
-    let tunnel = head.tunnel("direct").expect("a tunnel");
+    // Its own packets tell the server, a moment later, that it is up.
+    let tunnel = eventually("tunnel", SOON, || head.tunnel("direct"));
     assert_eq!(tunnel.real_address.ip(), Ipv4Addr::LOCALHOST);
     fleet.expect_no_violations();
 }

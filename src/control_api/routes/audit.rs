@@ -42,6 +42,7 @@ struct Page {
     /// Only records that name this router.
     router: Option<String>,
     /// Only records of this user id.
+    #[param(value_type = Option<u64>, maximum = 4_294_967_295_u64)]
     uid: Option<u32>,
 }
 
@@ -63,6 +64,10 @@ async fn list_audit(State(shared): State<Shared>, uri: Uri) -> Response {
         if !(1..=MAX_PAGE).contains(&limit) {
             let message = format!("must be from 1 to {MAX_PAGE}");
             return Err(ApiError::field(ErrorCode::BadRequest, "limit", message));
+        }
+        if i64::try_from(page.after).is_err() {
+            let message = "no record has so high a number";
+            return Err(ApiError::field(ErrorCode::BadRequest, "after", message));
         }
         if page.router.as_deref().is_some_and(|name| check_name(name).is_err()) {
             let message = "no router can have this name";

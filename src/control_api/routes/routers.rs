@@ -44,7 +44,6 @@ struct RoutersQuery {
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
     /// Where the page starts: `next` of the page before.
-    #[param(pattern = "^[a-z0-9][a-z0-9._-]{0,62}$")]
     after: Option<String>,
     /// Routers whose name fits; `*` stands for any characters.
     #[param(pattern = "^[a-z0-9._*-]{1,126}$")]
