@@ -97,9 +97,7 @@ fn scanners_hear_nothing_and_disturb_nobody() {
         assert_eq!(answer_to(target, &bytes), b"", "length {length}");
         count += 1;
     }
-    crate::support::eventually("closed connections", SOON, || {
-        (closed(&head) >= before + count).then_some(())
-    });
+    eventually("closed connections", SOON, || (closed(&head) >= before + count).then_some(()));
     assert_eq!(head.status().logins_in_progress, 0);
 
     fleet.tell(id, Command::PingEvery(None));

@@ -73,7 +73,7 @@ impl Client {
     }
 
     /// `GET /v1/tunnels/{name}/dial`: a connection to a port of the router. While the concentrator
-    /// is busy it is asked again for [`BUSY_PATIENCE`].
+    /// is busy it is asked again for a few seconds.
     ///
     /// # Errors
     /// See [`ClientError`].

@@ -42,7 +42,7 @@ pub struct KeyExchange<'a> {
 }
 
 /// Writes down what happens to one connection. Memory: at most [`MAX_HELLO`] bytes and
-/// [`MAX_FRAMES`] short entries; nothing of it grows with what the peer sends.
+/// a bounded number of short entries; nothing of it grows with what the peer sends.
 #[derive(Debug)]
 pub struct Flight {
     accepted: Instant,
