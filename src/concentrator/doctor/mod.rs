@@ -1,6 +1,6 @@
 //! What could keep the concentrator from working, and what to do about it.
 //!
-//! [`gather`] collects facts and judges nothing; the functions here judge facts and look at nothing,
+//! `gather` collects facts and judges nothing; the functions here judge facts and look at nothing,
 //! so each is tested both ways. [`probe`] logs in through each listener, as a router would.
 
 mod gather;

@@ -172,11 +172,7 @@ impl ApiHandle {
         if let Some(planned) = planned {
             self.core.leases().settle(planned);
         }
-        let tenant = self.core.accounts.read().get(&name).and_then(|old| old.tenant.clone());
         self.replace(changed.clone())?;
-        if tenant != changed.tenant {
-            self.core.tell_moved(&name, tenant);
-        }
         if moved.is_some() {
             self.cut_now(&name, Cut::Readdressed).await;
         }
